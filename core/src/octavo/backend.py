@@ -1,0 +1,120 @@
+"""The backend contract: what a plugin registers, probes and loads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from octavo.batch import StepBatch
+    from octavo.kv import KVSpec
+    from octavo.loading.tensors import QuantizedTensor
+    from octavo.ops.protocol import Array, Cache, LinearWeight, Ops
+
+__all__ = ["Backend", "Capabilities", "MemoryInfo"]
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a backend can do; conservative defaults, so that leaving one out is never a lie."""
+
+    dtypes: tuple[str, ...]
+    """Compute dtypes by name, the preferred one first."""
+    kv_dtypes: tuple[str, ...]
+    """Dtypes a cache may be stored in, the preferred one first."""
+    block_sizes: tuple[int, ...] = (16, 32)
+    """Tokens per block that the attention kernels take, the preferred one first."""
+    max_head_dim: int = 256
+    sliding_window: bool = False
+    soft_cap: bool = False
+    sinks: bool = False
+    quantization: tuple[str, ...] = ()
+    """Weight schemes ``put_linear`` takes as they are; core dequantises all others first."""
+    asynchronous: bool = False
+    """Steps are queued: ``get`` is where the host waits."""
+    token_buckets: tuple[int, ...] = ()
+    """Padded token counts that ``compile`` wants; empty means exact shapes."""
+    seq_buckets: tuple[int, ...] = ()
+    """Padded sequence counts; empty means exact shapes."""
+    collectives: tuple[str, ...] = ()
+    batch_invariant: bool = False
+    """A request's logits are bitwise the same alone and in any batch."""
+    host_swap: bool = False
+    """``make_kv(..., on_host=True)`` and ``copy_blocks`` between host and device work."""
+
+
+@dataclass(frozen=True)
+class MemoryInfo:
+    """Device memory in bytes at the time of asking."""
+
+    free_bytes: int
+    total_bytes: int
+
+
+class Backend(Protocol):
+    """A loaded backend: one plain object per device, several may live in one process."""
+
+    @property
+    def caps(self) -> Capabilities: ...
+
+    @property
+    def ops(self) -> Ops:
+        """The op set, bound once at load."""
+        ...
+
+    def memory(self) -> MemoryInfo: ...
+
+    def put(self, array: NDArray[Any], dtype: str | None = None) -> Array:
+        """Host NumPy to device, converted to ``dtype`` where given; may share memory."""
+        ...
+
+    def get(self, array: Array) -> NDArray[Any]:
+        """Device to host NumPy; waits for the device."""
+        ...
+
+    def put_linear(
+        self,
+        weight: NDArray[Any] | QuantizedTensor | Array,
+        bias: NDArray[Any] | None,
+        dtype: str,
+    ) -> LinearWeight:
+        """Prepare a weight ``[out_features, in_features]`` for ``ops.linear``.
+
+        ``weight`` is a host array, a quantised tensor of a scheme in ``caps.quantization``, or an
+        array made by ``put`` (a tied embedding: share it, do not copy, where possible).
+        """
+        ...
+
+    def make_kv(
+        self, spec: KVSpec, num_blocks: int, block_size: int, *, on_host: bool = False
+    ) -> Cache:
+        """An empty cache for one layer, opaque; ``on_host`` makes the swap space for it."""
+        ...
+
+    def copy_blocks(self, src: Cache, dst: Cache, pairs: NDArray[np.int32]) -> Cache:
+        """Copy blocks ``pairs[i] = (from block in src, to block in dst)``; returns the new ``dst``.
+
+        ``src`` and ``dst`` may be the same cache (forks); either may be on the host (swap).
+        The sets of source and destination blocks are disjoint within one cache.
+        """
+        ...
+
+    def plan(self, batch: StepBatch, block_size: int) -> Sequence[Any]:
+        """Attention metadata from the host batch, once a step: one per KV group."""
+        ...
+
+    def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """Identity, CUDA graphs or ``jax.jit``; the only place that knows."""
+        ...
+
+    def close(self) -> None:
+        """Release the device. The backend must not be used afterwards."""
+        ...
+
+
+Options = Mapping[str, Any]
+LoadFunction = Callable[[int, Options], Backend]

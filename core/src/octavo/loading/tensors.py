@@ -1,0 +1,51 @@
+"""A checkpoint's tensors by name, whatever file format holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["QuantizedTensor", "TensorSource"]
+
+
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """A weight as a checkpoint packs it. ``scheme`` is e.g. "gguf:Q4_1"; shape is the logical one.
+
+    ``data`` holds the packed rows: uint8[out_features, bytes_per_row].
+    """
+
+    scheme: str
+    shape: tuple[int, int]
+    data: NDArray[np.uint8]
+
+
+class TensorSource(Protocol):
+    """Named tensors of one checkpoint (one file or many shards), under their Hugging Face names."""
+
+    def names(self) -> Collection[str]: ...
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Logical shape, outermost first, as Hugging Face stores it."""
+        ...
+
+    def dtype(self, name: str) -> str:
+        """Storage dtype by name: "float32", "bfloat16", "gguf:Q4_1", …"""
+        ...
+
+    def read(self, name: str, dtype: str, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """The tensor, dequantised or converted to ``dtype``; written into ``out`` where given.
+
+        Without ``out`` and with nothing to convert, the result may be a read-only view of the file.
+        """
+        ...
+
+    def quantized(self, name: str) -> QuantizedTensor | None:
+        """The packed form of a quantised 2-D tensor, or None."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,107 @@
+"""What a model is to the engine: config in, weights loaded, one forward pass over a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from octavo.kv import KVSpec
+    from octavo.ops.protocol import Array, Cache, LinearWeight, Ops
+
+__all__ = ["Model", "StepInput", "Weights", "WeightLoader"]
+
+Weights = Any
+"""A frozen dataclass of arrays, LinearWeights and tuples of the same; each model has its own."""
+
+HFConfig = Mapping[str, Any]
+"""config.json as a mapping."""
+
+
+class StepInput(Protocol):
+    """What a model reads of a StepBatch (on the device)."""
+
+    @property
+    def token_ids(self) -> Array: ...
+    @property
+    def positions(self) -> Array: ...
+    @property
+    def context_lens(self) -> Array: ...
+
+
+class WeightLoader(Protocol):
+    """Reads named tensors of a checkpoint and puts them on the device; tensors keep HF names.
+
+    Every method checks the shape it is told to expect and raises ModelLoadError naming the tensor.
+    """
+
+    def has(self, name: str) -> bool: ...
+
+    def vector(self, name: str, size: int, *, offset: float = 0.0) -> Array:
+        """A 1-D weight in the compute dtype, plus ``offset`` (Gemma stores norm weights minus 1)."""
+        ...
+
+    def embedding(self, name: str, shape: tuple[int, int]) -> Array:
+        """A 2-D table in the compute dtype."""
+        ...
+
+    def linear(
+        self,
+        *names: str,
+        in_features: int,
+        out_features: Sequence[int],
+        bias: bool = False,
+        transposed: bool = False,
+    ) -> LinearWeight:
+        """``NAME.weight`` of each name, stacked along the output axis, with ``NAME.bias`` if asked.
+
+        ``out_features`` has one entry per name. ``transposed`` reads [in, out] storage (GPT-2).
+        """
+        ...
+
+    def tied_linear(self, embedding: Array) -> LinearWeight:
+        """The embedding table as an output projection, shared where the backend can."""
+        ...
+
+
+class Model(Protocol):
+    """One architecture at one configuration, written once for all devices."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def max_position_embeddings(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def num_parameters(self) -> int: ...
+
+    def kv_specs(self, dtype: str) -> tuple[KVSpec, ...]:
+        """The cache needs of each layer, in order."""
+        ...
+
+    def load(self, loader: WeightLoader) -> Weights: ...
+
+    def forward(
+        self,
+        ops: Ops,
+        weights: Weights,
+        caches: tuple[Cache, ...],
+        batch: StepInput,
+        plans: tuple[Any, ...],
+    ) -> tuple[Array, tuple[Cache, ...]]:
+        """Hidden states [tokens, hidden_size] after the final norm, and the caches threaded through.
+
+        ``caches`` and ``plans`` have one entry per layer. The argument ``caches`` is dead afterwards.
+        """
+        ...
+
+    def logits(self, ops: Ops, weights: Weights, hidden: Array) -> Array:
+        """[rows, hidden_size] → [rows, vocab_size], float32."""
+        ...
+
+    def prefix_salt(self, prompt_len: int) -> int:
+        """What besides the tokens changes the cached KV: 0, unless rope depends on prompt length."""
+        ...

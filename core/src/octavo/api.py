@@ -1,0 +1,114 @@
+"""Everything a backend author may import; the rest of Octavo may change without notice.
+
+Names of octavo.spec and the errors are here at once. All others arrive on first use, so that a
+``plugin.py`` may import this module without importing NumPy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from octavo.errors import (
+    BackendError,
+    CapacityError,
+    DeviceError,
+    ModelLoadError,
+    OctavoError,
+    PluginError,
+    UsageError,
+)
+from octavo.hookspecs import hookimpl
+from octavo.spec import API_VERSION, AttentionSpec, BackendSpec, DeviceInfo, ModelSpec, Probe
+
+if TYPE_CHECKING:
+    from octavo.backend import Backend, Capabilities, MemoryInfo
+    from octavo.batch import GroupBatch, StepBatch
+    from octavo.kv import KVGroup, KVSpec
+    from octavo.loading.tensors import QuantizedTensor
+    from octavo.ops.attention import make_plans
+    from octavo.ops.portable import PortableOps
+    from octavo.ops.protocol import (
+        Activation,
+        Array,
+        AttentionParams,
+        AttentionPlan,
+        Cache,
+        LinearWeight,
+        Ops,
+        RopeSpec,
+        SampleResult,
+        SamplingBatch,
+    )
+
+__all__ = [
+    "API_VERSION",
+    "Activation",
+    "Array",
+    "AttentionParams",
+    "AttentionPlan",
+    "AttentionSpec",
+    "Backend",
+    "BackendError",
+    "BackendSpec",
+    "Cache",
+    "Capabilities",
+    "CapacityError",
+    "DeviceError",
+    "DeviceInfo",
+    "GroupBatch",
+    "KVGroup",
+    "KVSpec",
+    "LinearWeight",
+    "MemoryInfo",
+    "ModelLoadError",
+    "ModelSpec",
+    "OctavoError",
+    "Ops",
+    "PluginError",
+    "PortableOps",
+    "Probe",
+    "QuantizedTensor",
+    "RopeSpec",
+    "SampleResult",
+    "SamplingBatch",
+    "StepBatch",
+    "UsageError",
+    "hookimpl",
+    "make_plans",
+]
+
+_LAZY_NAMES = {
+    "octavo.backend": ("Backend", "Capabilities", "MemoryInfo"),
+    "octavo.batch": ("GroupBatch", "StepBatch"),
+    "octavo.kv": ("KVGroup", "KVSpec"),
+    "octavo.loading.tensors": ("QuantizedTensor",),
+    "octavo.ops.attention": ("make_plans",),
+    "octavo.ops.portable": ("PortableOps",),
+    "octavo.ops.protocol": (
+        "Activation",
+        "Array",
+        "AttentionParams",
+        "AttentionPlan",
+        "Cache",
+        "LinearWeight",
+        "Ops",
+        "RopeSpec",
+        "SampleResult",
+        "SamplingBatch",
+    ),
+}
+_LAZY_HOMES = {name: module for module, names in _LAZY_NAMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the home of a lazy name on first use, and remember the name."""
+    if name not in _LAZY_HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_LAZY_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

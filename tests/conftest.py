@@ -54,7 +54,7 @@ class OracleModule(pytest.Module):
             name = (cause.name or "") if isinstance(cause, ModuleNotFoundError) else ""
             if name.partition(".")[0] not in ORACLES:
                 raise
-            pytest.skip(f"{self.path.name} compares with {name}, not installed: requirements/oracles.txt")
+            pytest.skip(f"{self.path.name} needs {name}, not installed (requirements/oracles.txt)")
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module:

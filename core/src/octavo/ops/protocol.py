@@ -129,6 +129,7 @@ class SamplingBatch:
     num_logprobs: int  # static: how many top log-probabilities to return; -1 = none at all
     all_greedy: bool  # static: every row has temperature 0
     plain: bool  # static: no penalty, bias or mask touches any row
+    truncated: bool = True  # static: top_k or top_p is on in some row
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ class SampleResult:
     ranks: Int[Array, "rows"] | None  # 1 = the most likely
     top_ids: Int[Array, "rows k"] | None  # k = num_logprobs, most likely first
     top_logprobs: Float[Array, "rows k"] | None
+    valid: Bool[Array, "rows"] | None = None  # False: NaN logits or nothing allowed; ignore the row
 
 
 class Ops(Protocol):

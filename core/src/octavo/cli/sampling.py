@@ -1,0 +1,26 @@
+"""Sampling flags over the model's own defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from octavo.llm import LLM
+    from octavo.sampling_params import SamplingParams
+
+__all__ = ["sampling_params"]
+
+
+def sampling_params(
+    llm: LLM, flags: Mapping[str, Any], *, max_tokens: int | None = None
+) -> SamplingParams:
+    """What the user set, else what the model's generation config says, else Octavo's defaults.
+
+    ``max_tokens`` is the command's own default length.
+    """
+    params = llm.get_default_sampling_params()
+    if "max_tokens" not in flags and max_tokens is not None:
+        params = replace(params, max_tokens=max_tokens)
+    return replace(params, **flags)

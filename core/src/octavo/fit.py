@@ -1,0 +1,175 @@
+"""Will a model fit? The arithmetic of ``octavo plan``: no weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from octavo.cache_plan import CachePlan
+from octavo.engine_loader import choose_dtype, plan_for
+from octavo.errors import CapacityError
+
+if TYPE_CHECKING:
+    from octavo.backend import Backend
+    from octavo.config import EngineConfig
+    from octavo.devices import Resolution
+    from octavo.models.base import Model
+
+__all__ = ["FitReport", "fit_reports"]
+
+_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_TYPICAL_TOKENS = 500  # a chat request: 161 in, 338 out on average (ShareGPT)
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What one model needs and gets on one device."""
+
+    model: str
+    device: str
+    backend: str
+    dtype: str
+    num_parameters: int
+    weight_bytes: int
+    free_bytes: int
+    fits: bool
+    why_not: str | None = None
+    cache_bytes: int = 0
+    block_size: int = 0
+    cache_bytes_per_token: int = 0
+    capacity_tokens: int = 0
+    max_model_len: int = 0
+    concurrent_full_requests: int = 0
+    concurrent_typical_requests: int = 0
+
+    def as_record(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """(label, value) pairs for people."""
+        yield "model", f"{self.model} ({self.num_parameters / 1e6:,.1f} M parameters)"
+        yield "device", f"{self.device}, backend {self.backend}, {self.dtype}"
+        yield "free memory", _size(self.free_bytes)
+        yield "weights", _size(self.weight_bytes)
+        if self.fits:
+            yield (
+                "KV cache",
+                (
+                    f"{_size(self.cache_bytes)}: {self.capacity_tokens:,} tokens of "
+                    f"{_size(self.cache_bytes_per_token)} in blocks of {self.block_size}"
+                ),
+            )
+            yield "longest context", f"{self.max_model_len:,} tokens"
+            yield (
+                "requests at once",
+                (
+                    f"{self.concurrent_full_requests:,} of the longest context, or "
+                    f"{self.concurrent_typical_requests:,} of {_TYPICAL_TOKENS} tokens"
+                ),
+            )
+        yield "verdict", "it fits" if self.fits else f"it does not fit: {self.why_not}"
+
+
+def fit_reports(config: EngineConfig) -> list[FitReport]:
+    """One report for each device that ``config`` allows: all of them for ``device="auto"``."""
+    from octavo.devices import load_backend
+    from octavo.loading import open_checkpoint
+    from octavo.models.registry import build_model
+    from octavo.plugins import load_plugins
+    from octavo.policy import load_policy
+
+    policy = load_policy(config.plugins_file)
+    plugins = load_plugins(policy)
+    checkpoint = open_checkpoint(
+        config.model,
+        load_format=config.load_format,
+        revision=config.revision,
+        tokenizer=config.tokenizer,
+        download_dir=config.download_dir,
+        config_overrides=config.hf_overrides,
+        seed=config.seed,
+    )
+    reports = []
+    for resolution in _resolutions(config, policy, plugins):
+        model = build_model(checkpoint.config, plugins.models, resolution.spec.name)
+        backend = load_backend(resolution, policy, config.options)
+        try:
+            reports.append(_report(config, checkpoint.name, resolution, model, backend))
+        finally:
+            backend.close()
+    checkpoint.tensors.close()
+    return reports
+
+
+def _resolutions(config: EngineConfig, policy: Any, plugins: Any) -> list[Resolution]:
+    """The device asked for, or with auto every device that is here, best first."""
+    from octavo.device_search import DeviceSearch
+    from octavo.devices import Resolution, resolve
+
+    if config.device != "auto":
+        return [resolve(config.device, config.backend, policy, plugins)]
+    search = DeviceSearch(policy, plugins, config.backend)
+    found = [
+        Resolution(spec, device, "present")
+        for kind in search.automatic_kinds()
+        for spec, device in search.devices(kind)
+    ]
+    return found or [resolve("auto", config.backend, policy, plugins)]
+
+
+def _report(
+    config: EngineConfig, name: str, resolution: Resolution, model: Model, backend: Backend
+) -> FitReport:
+    dtype = choose_dtype("dtype", config.dtype, backend.caps.dtypes)
+    weight_bytes = model.num_parameters * _ITEM_BYTES[dtype]
+    free_bytes = backend.memory().free_bytes
+    common: dict[str, Any] = {
+        "model": name,
+        "device": f"{resolution.device.kind}:{resolution.device.index} {resolution.device.name}",
+        "backend": resolution.spec.name,
+        "dtype": dtype,
+        "num_parameters": model.num_parameters,
+        "weight_bytes": weight_bytes,
+        "free_bytes": free_bytes,
+    }
+    if weight_bytes >= free_bytes:
+        why = f"the weights need {_size(weight_bytes)} of {_size(free_bytes)} free"
+        return FitReport(**common, fits=False, why_not=why)
+    try:
+        plan = plan_for(config, model, backend, reserved_bytes=weight_bytes)
+    except CapacityError as error:
+        return FitReport(**common, fits=False, why_not=str(error))
+    return FitReport(**common, fits=True, **_cache_figures(plan))
+
+
+def _cache_figures(plan: CachePlan) -> dict[str, Any]:
+    return {
+        "cache_bytes": plan.device_bytes,
+        "block_size": plan.limits.block_size,
+        "cache_bytes_per_token": plan.bytes_per_token,
+        "capacity_tokens": plan.capacity_tokens,
+        "max_model_len": plan.limits.max_model_len,
+        "concurrent_full_requests": _concurrent(plan, plan.limits.max_model_len),
+        "concurrent_typical_requests": _concurrent(plan, _TYPICAL_TOKENS),
+    }
+
+
+def _concurrent(plan: CachePlan, num_tokens: int) -> int:
+    """How many requests of that length the cache and max_num_seqs hold at once."""
+    num_tokens = min(num_tokens, plan.limits.max_model_len)
+    block_size = plan.limits.block_size
+    held = [
+        (count - 1)
+        // -(-min(num_tokens, (group.spec.window or num_tokens) + block_size) // block_size)
+        for group, count in zip(plan.groups, plan.num_blocks, strict=True)
+    ]
+    return min(*held, plan.limits.max_num_seqs)
+
+
+def _size(num_bytes: int) -> str:
+    for unit, scale in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if num_bytes >= scale:
+            return f"{num_bytes / scale:.1f} {unit}"
+    return f"{num_bytes} bytes"

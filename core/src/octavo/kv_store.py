@@ -1,0 +1,76 @@
+"""The caches of one engine, on the device and in host swap space, and the copies between them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from octavo.backend import Backend
+    from octavo.cache_plan import CachePlan
+    from octavo.ops.protocol import Cache
+    from octavo.scheduler import Schedule
+
+__all__ = ["KVStore"]
+
+Pairs = Sequence[tuple[int, int]]
+
+
+class KVStore:
+    """One cache per layer; block ids mean the same in every layer of a KV group."""
+
+    def __init__(self, backend: Backend, plan: CachePlan) -> None:
+        self._backend = backend
+        self._plan = plan
+        self.layer_groups = layer_groups(plan)
+        self.caches: tuple[Cache, ...] = ()
+        self._host_caches: tuple[Cache, ...] = ()
+        self.seconds_per_swapped_block = 0.0
+        self.reset()
+
+    def reset(self) -> None:
+        """New, empty caches: at the start, and after a failed step left the old ones undefined."""
+        self.caches = self._make(self._plan.num_blocks, on_host=False)
+        if any(self._plan.num_host_blocks):
+            self._host_caches = self._make(self._plan.num_host_blocks, on_host=True)
+
+    def _make(self, num_blocks: Sequence[int], *, on_host: bool) -> tuple[Cache, ...]:
+        block_size = self._plan.limits.block_size
+        return tuple(
+            self._backend.make_kv(
+                self._plan.groups[group].spec, num_blocks[group], block_size, on_host=on_host
+            )
+            for group in self.layer_groups
+        )
+
+    def apply(self, schedule: Schedule) -> None:
+        """Carry out a schedule's copies in the order that it relies on: out, in, then forks."""
+        if any(schedule.swap_out):
+            started_s = time.perf_counter()
+            self._host_caches = self._copied(self.caches, self._host_caches, schedule.swap_out)
+            num_blocks = sum(len(pairs) for pairs in schedule.swap_out)
+            self.seconds_per_swapped_block = (time.perf_counter() - started_s) / num_blocks
+        if any(schedule.swap_in):
+            self.caches = self._copied(self._host_caches, self.caches, schedule.swap_in)
+        if any(schedule.copies):
+            self.caches = self._copied(self.caches, self.caches, schedule.copies)
+
+    def _copied(
+        self, src: tuple[Cache, ...], dst: tuple[Cache, ...], pairs_by_group: Sequence[Pairs]
+    ) -> tuple[Cache, ...]:
+        pairs = [np.array(group, np.int32).reshape(-1, 2) for group in pairs_by_group]
+        return tuple(
+            self._backend.copy_blocks(source, target, pairs[group]) if len(pairs[group]) else target
+            for source, target, group in zip(src, dst, self.layer_groups, strict=True)
+        )
+
+
+def layer_groups(plan: CachePlan) -> tuple[int, ...]:
+    """The KV group of each layer, in layer order."""
+    group_of_layer = {
+        layer: index for index, group in enumerate(plan.groups) for layer in group.layers
+    }
+    return tuple(group_of_layer[layer] for layer in range(len(group_of_layer)))

@@ -1,0 +1,115 @@
+"""Pads a step to the shapes a backend has compiled for; what is padded reads and writes block 0."""
+
+from __future__ import annotations
+
+import dataclasses
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.batch import GroupBatch, StepBatch
+
+if TYPE_CHECKING:
+    from octavo.backend import Capabilities
+    from octavo.ops.protocol import SamplingBatch
+
+__all__ = ["Buckets"]
+
+Int32 = NDArray[np.int32]
+_SPARSE = ("seen_rows", "seen_ids", "seen_counts", "bias_rows", "bias_ids", "bias_values")
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """The shapes a backend wants. Without buckets shapes are exact and nothing is padded."""
+
+    tokens: tuple[int, ...]
+    seqs: tuple[int, ...]
+
+    @classmethod
+    def of(cls, caps: Capabilities) -> Buckets:
+        """As the backend declares them."""
+        return cls(tuple(sorted(caps.token_buckets)), tuple(sorted(caps.seq_buckets)))
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing is ever padded."""
+        return not (self.tokens or self.seqs)
+
+    def pad_rows(self, rows: Int32) -> Int32:
+        """Indices of flattened tokens, padded with token 0 to a bucket of sequences."""
+        return _pad(rows, _bucket(len(rows), self.seqs))
+
+    def pad_batch(self, batch: StepBatch) -> StepBatch:
+        """Tokens and sequences up to their buckets; table widths up to a power of two."""
+        num_tokens = _bucket(len(batch.token_ids), self.tokens)
+        num_seqs = _bucket(len(batch.seq_lens), self.seqs)
+        return StepBatch(
+            token_ids=_pad(batch.token_ids, num_tokens),
+            positions=_pad(batch.positions, num_tokens),
+            token_seqs=_pad(batch.token_seqs, num_tokens),
+            # A padding sequence is empty: it starts and ends after the last real token.
+            query_start=_pad(batch.query_start, num_seqs + 1, int(batch.query_start[-1])),
+            seq_lens=_pad(batch.seq_lens, num_seqs),
+            context_lens=_pad(batch.context_lens, num_tokens, 1),
+            logits_rows=batch.logits_rows,
+            groups=tuple(
+                GroupBatch(_pad_table(group.block_table, num_seqs), _pad(group.slots, num_tokens))
+                for group in batch.groups
+            ),
+        )
+
+    def pad_sampling(self, sampling: SamplingBatch) -> SamplingBatch:
+        """Greedy padding rows; sparse adjustments padded with some that change nothing."""
+        num_rows = _bucket(len(sampling.temperature), self.seqs)
+        if num_rows == len(sampling.temperature) and sampling.plain:
+            return sampling
+        neutral = {"top_p": 1.0, "repetition_penalty": 1.0}
+        changes: dict[str, Any] = {}
+        for field in dataclasses.fields(sampling):
+            value = getattr(sampling, field.name)
+            if not isinstance(value, np.ndarray):
+                continue
+            if field.name in _SPARSE:
+                changes[field.name] = _pad(value, _power_of_two(len(value)))
+            elif field.name == "mask":
+                changes[field.name] = np.pad(
+                    value, ((0, num_rows - len(value)), (0, 0)), constant_values=True
+                )
+            else:
+                changes[field.name] = _pad(value, num_rows, neutral.get(field.name, 0))
+        # Padding among the seen tokens must name a row without penalties: the one past the end.
+        changes["seen_rows"] = _pad(
+            sampling.seen_rows, len(changes["seen_rows"]), len(sampling.temperature)
+        )
+        return dataclasses.replace(sampling, **changes)
+
+
+def _bucket(size: int, buckets: Sequence[int]) -> int:
+    """The smallest bucket that holds ``size``; past the last, whole multiples of it."""
+    if not buckets:
+        return size
+    index = bisect_left(buckets, size)
+    return buckets[index] if index < len(buckets) else -(-size // buckets[-1]) * buckets[-1]
+
+
+def _power_of_two(size: int) -> int:
+    return 1 << max(size - 1, 0).bit_length() if size else 0
+
+
+def _pad(array: NDArray[Any], size: int, value: float = 0) -> NDArray[Any]:
+    if size == len(array):
+        return array
+    padded = np.full(size, value, array.dtype)
+    padded[: len(array)] = array
+    return padded
+
+
+def _pad_table(table: Int32, num_seqs: int) -> Int32:
+    padded = np.zeros((num_seqs, _power_of_two(table.shape[1])), np.int32)
+    padded[: table.shape[0], : table.shape[1]] = table
+    return padded

@@ -1,0 +1,239 @@
+"""Carries out a Schedule: builds the batch, runs the compiled step, fetches what it sampled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.batch_rows import BatchRows
+from octavo.kv_store import KVStore
+from octavo.padding import Buckets
+from octavo.sampler import SamplerRows
+from octavo.step import make_step, map_arrays
+
+if TYPE_CHECKING:
+    from octavo.backend import Backend
+    from octavo.batch import StepBatch
+    from octavo.cache_plan import CachePlan
+    from octavo.completion import Completion
+    from octavo.models.base import Model, Weights
+    from octavo.ops.protocol import Ops, SampleResult, SamplingBatch
+    from octavo.scheduler import Schedule
+
+__all__ = ["PromptLogprobs", "Runner", "StepResult"]
+
+Int32 = NDArray[np.int32]
+_SMOOTHING = 0.1  # weight of the newest step in the running mean of seconds per token
+
+
+@dataclass(frozen=True)
+class PromptLogprobs:
+    """Log-probabilities of one request's prompt tokens from ``first_position`` on."""
+
+    completion: Completion
+    first_position: int
+    result: SampleResult
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step sampled: ``result`` (host arrays) has one row for each of ``completions``.
+
+    A completion stands n times in a row when it just finished a prompt with n answers to come.
+    """
+
+    completions: list[Completion]
+    result: SampleResult
+    prompt_logprobs: list[PromptLogprobs]
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The sampled rows of a step. Entries that repeat a row come right after it (n > 1)."""
+
+    seq_index: Int32  # which scheduled request
+    sample_indices: Int32 | None  # which of its n answers; None if no row repeats
+
+
+class Runner:
+    """The persistent rows and caches of one engine on one backend."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        ops: Ops,
+        model: Model,
+        weights: Weights,
+        plan: CachePlan,
+        *,
+        seed: int,
+        max_logprobs: int,
+    ) -> None:
+        self._backend = backend
+        self._weights = weights
+        self._block_size = plan.limits.block_size
+        self._buckets = Buckets.of(backend.caps)
+        self._rows = BatchRows(plan.limits.max_num_seqs, len(plan.groups), self._block_size)
+        self._sampler = SamplerRows(plan.limits.max_num_seqs, model.vocab_size, seed)
+        self.store = KVStore(backend, plan)
+        self._step = backend.compile(make_step(ops, model, self.store.layer_groups, max_logprobs))
+        self.seconds_per_token = 0.0  # running mean over steps, prefill and decode alike
+
+    def execute(self, schedule: Schedule) -> StepResult | None:
+        """Run one step and wait for its tokens; None if the schedule only moves blocks."""
+        started_s = time.perf_counter()
+        self._admit(schedule)
+        self.store.apply(schedule)
+        if not schedule.requests:
+            return None
+        completions = cast("list[Completion]", schedule.requests)
+        num_seqs = len(completions)
+        rows = np.fromiter((c.row for c in completions), np.int32, num_seqs)
+        starts = np.fromiter((c.num_computed_tokens for c in completions), np.int32, num_seqs)
+        counts = np.array(schedule.num_tokens, np.int32)
+        special = [i for i, c in enumerate(completions) if c.is_special]
+        ends = starts + counts
+        wanted = self._wanted(completions, ends == self._rows.lengths[rows], special)
+        prompt_spans = self._prompt_spans(completions, special, starts, counts)
+
+        last_tokens = np.cumsum(counts, dtype=np.int32) - 1
+        logits_rows = self._buckets.pad_rows(last_tokens[wanted.seq_index])
+        if prompt_spans:
+            prompt_rows = np.concatenate([span.rows for span in prompt_spans])
+            logits_rows = np.concatenate([logits_rows, self._buckets.pad_rows(prompt_rows)])
+        sampled = [completions[i] for i in wanted.seq_index.tolist()]
+        sampled_rows = rows[wanted.seq_index]
+        sampling = self._sampler.build(
+            sampled_rows,
+            ends[wanted.seq_index],
+            masks=_token_masks(sampled),
+            sample_indices=wanted.sample_indices,
+        )
+        batch = self._rows.build(rows, starts, counts, logits_rows)
+        result, prompt_result = self._run(batch, sampling, prompt_spans)
+        if not self._buckets.exact:
+            result = map_arrays(result, lambda array: array[: len(sampled)])
+        self._record(sampled_rows, result.token_ids)
+        self._measure(time.perf_counter() - started_s, int(last_tokens[-1]) + 1)
+        return StepResult(sampled, result, _split_by_span(prompt_spans, prompt_result))
+
+    def _admit(self, schedule: Schedule) -> None:
+        for completion in cast("list[Completion]", schedule.new_requests):
+            row = completion.row
+            self._rows.set_row(row, completion.prompt_token_ids, completion.output_token_ids)
+            self._sampler.set_row(
+                row,
+                completion.params,
+                completion.prompt_token_ids,
+                completion.output_token_ids,
+                request_key=completion.request_key,
+                sample_index=completion.index,
+                eos_token_ids=completion.eos_token_ids,
+                bad_words_token_ids=completion.bad_words_token_ids,
+            )
+        self._rows.update_tables(schedule.table_updates)
+
+    def _wanted(
+        self, completions: Sequence[Completion], samples: NDArray[np.bool_], special: Sequence[int]
+    ) -> _Wanted:
+        seq_index = np.flatnonzero(samples).astype(np.int32)
+        forking = [i for i in special if completions[i].num_pending_forks and samples[i]]
+        if not forking:
+            return _Wanted(seq_index, None)
+        answers = np.ones(len(completions), np.int32)
+        for i in forking:
+            answers[i] += completions[i].num_pending_forks
+        first = np.fromiter((completions[i].index for i in seq_index), np.int32, len(seq_index))
+        answers = answers[seq_index]
+        starts = np.cumsum(answers, dtype=np.int32) - answers
+        nth_answer = np.arange(int(answers.sum()), dtype=np.int32) - np.repeat(starts, answers)
+        return _Wanted(np.repeat(seq_index, answers), np.repeat(first, answers) + nth_answer)
+
+    def _prompt_spans(
+        self,
+        completions: Sequence[Completion],
+        special: Sequence[int],
+        starts: Int32,
+        counts: Int32,
+    ) -> list[_PromptSpan]:
+        spans = []
+        for i in special:
+            completion = completions[i]
+            if not completion.wants_prompt_logprobs:
+                continue
+            start, count = int(starts[i]), int(counts[i])
+            targets = self._rows.prompt_targets(completion.row, start, count)
+            if len(targets):
+                first_token = int(counts[:i].sum())
+                rows = np.arange(first_token, first_token + len(targets), dtype=np.int32)
+                spans.append(_PromptSpan(completion, start + 1, rows, targets))
+        return spans
+
+    def _run(
+        self, batch: StepBatch, sampling: SamplingBatch, spans: Sequence[_PromptSpan]
+    ) -> tuple[SampleResult, SampleResult | None]:
+        put, get = self._backend.put, self._backend.get
+        targets = None
+        if spans:
+            targets = self._buckets.pad_rows(np.concatenate([span.targets for span in spans]))
+        if not self._buckets.exact:
+            batch, sampling = self._buckets.pad_batch(batch), self._buckets.pad_sampling(sampling)
+        plans = tuple(self._backend.plan(batch, self._block_size))
+        self.store.caches, result, prompt_result = self._step(
+            self._weights,
+            self.store.caches,
+            batch.map(put),
+            plans,
+            map_arrays(sampling, put),
+            None if targets is None else put(targets),
+        )
+        return map_arrays(result, get), prompt_result and map_arrays(prompt_result, get)
+
+    def _record(self, rows: Int32, token_ids: Int32) -> None:
+        """Note each request's new token; of n answers to one prompt, the first keeps the row."""
+        if len(rows) > 1 and (repeats := rows[1:] == rows[:-1]).any():
+            own = np.concatenate([[True], ~repeats])
+            rows, token_ids = rows[own], token_ids[own]
+        self._rows.append(rows, token_ids)
+        self._sampler.record(rows, token_ids)
+
+    def _measure(self, seconds: float, num_tokens: int) -> None:
+        seconds_per_token = seconds / num_tokens
+        previous = self.seconds_per_token or seconds_per_token
+        self.seconds_per_token = previous + _SMOOTHING * (seconds_per_token - previous)
+
+
+@dataclass(frozen=True)
+class _PromptSpan:
+    """Prompt tokens of one request whose log-probabilities this step computes."""
+
+    completion: Completion
+    first_position: int
+    rows: Int32  # flattened tokens whose logits predict them
+    targets: Int32  # the tokens
+
+
+def _token_masks(
+    completions: Sequence[Completion],
+) -> list[NDArray[np.bool_] | None] | None:
+    masks = [c.token_mask and c.token_mask.allowed() for c in completions]
+    return masks if any(mask is not None for mask in masks) else None
+
+
+def _split_by_span(
+    spans: Sequence[_PromptSpan], result: SampleResult | None
+) -> list[PromptLogprobs]:
+    if result is None:
+        return []
+    split, start = [], 0
+    for span in spans:
+        rows = slice(start, start + len(span.targets))
+        part = map_arrays(result, lambda array, rows=rows: array[rows])  # type: ignore[misc]
+        split.append(PromptLogprobs(span.completion, span.first_position, part))
+        start = rows.stop
+    return split

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from octavo.kv import KVSpec
     from octavo.ops.protocol import Array, Cache, LinearWeight, Ops
 
-__all__ = ["Model", "StepInput", "Weights", "WeightLoader"]
+__all__ = ["Model", "StepInput", "WeightLoader", "Weights"]
 
 Weights = Any
 """A frozen dataclass of arrays, LinearWeights and tuples of the same; each model has its own."""
@@ -24,11 +24,24 @@ class StepInput(Protocol):
     """What a model reads of a StepBatch (on the device)."""
 
     @property
-    def token_ids(self) -> Array: ...
+    def token_ids(self) -> Array:
+        """i32[tokens]."""
+        ...
+
     @property
-    def positions(self) -> Array: ...
+    def positions(self) -> Array:
+        """i32[tokens]: the position of each token in its sequence."""
+        ...
+
     @property
-    def context_lens(self) -> Array: ...
+    def context_lens(self) -> Array:
+        """i32[tokens]: max(position + 1, prompt length)."""
+        ...
+
+    @property
+    def logits_rows(self) -> Array:
+        """i32[rows]: the tokens whose logits are wanted."""
+        ...
 
 
 class WeightLoader(Protocol):
@@ -37,10 +50,12 @@ class WeightLoader(Protocol):
     Every method checks the shape it is told to expect and raises ModelLoadError naming the tensor.
     """
 
-    def has(self, name: str) -> bool: ...
+    def has(self, name: str) -> bool:
+        """Whether the checkpoint holds the tensor."""
+        ...
 
     def vector(self, name: str, size: int, *, offset: float = 0.0) -> Array:
-        """A 1-D weight in the compute dtype, plus ``offset`` (Gemma stores norm weights minus 1)."""
+        """A 1-D weight in the compute dtype, plus ``offset`` (Gemma stores norms minus 1)."""
         ...
 
     def embedding(self, name: str, shape: tuple[int, int]) -> Array:
@@ -55,7 +70,7 @@ class WeightLoader(Protocol):
         bias: bool = False,
         transposed: bool = False,
     ) -> LinearWeight:
-        """``NAME.weight`` of each name, stacked along the output axis, with ``NAME.bias`` if asked.
+        """Each ``NAME.weight``, stacked along the output axis, with ``NAME.bias`` if asked.
 
         ``out_features`` has one entry per name. ``transposed`` reads [in, out] storage (GPT-2).
         """
@@ -70,19 +85,32 @@ class Model(Protocol):
     """One architecture at one configuration, written once for all devices."""
 
     @property
-    def vocab_size(self) -> int: ...
+    def vocab_size(self) -> int:
+        """Rows of the embedding, padding included."""
+        ...
+
     @property
-    def max_position_embeddings(self) -> int: ...
+    def max_position_embeddings(self) -> int:
+        """Tokens of context the checkpoint is for, rope scaling included."""
+        ...
+
     @property
-    def hidden_size(self) -> int: ...
+    def hidden_size(self) -> int:
+        """Features of the residual stream."""
+        ...
+
     @property
-    def num_parameters(self) -> int: ...
+    def num_parameters(self) -> int:
+        """Parameters of the checkpoint; tied ones count once."""
+        ...
 
     def kv_specs(self, dtype: str) -> tuple[KVSpec, ...]:
         """The cache needs of each layer, in order."""
         ...
 
-    def load(self, loader: WeightLoader) -> Weights: ...
+    def load(self, loader: WeightLoader) -> Weights:
+        """Read every weight; the order of the calls is the order of the forward pass."""
+        ...
 
     def forward(
         self,
@@ -92,9 +120,9 @@ class Model(Protocol):
         batch: StepInput,
         plans: tuple[Any, ...],
     ) -> tuple[Array, tuple[Cache, ...]]:
-        """Hidden states [tokens, hidden_size] after the final norm, and the caches threaded through.
+        """Hidden states [tokens, hidden_size] after the final norm, and the caches.
 
-        ``caches`` and ``plans`` have one entry per layer. The argument ``caches`` is dead afterwards.
+        ``caches`` and ``plans`` have one entry per layer; the argument ``caches`` is dead after.
         """
         ...
 
@@ -103,5 +131,5 @@ class Model(Protocol):
         ...
 
     def prefix_salt(self, prompt_len: int) -> int:
-        """What besides the tokens changes the cached KV: 0, unless rope depends on prompt length."""
+        """What besides the tokens changes the cached KV: 0 unless rope looks at the prompt."""
         ...

@@ -22,8 +22,8 @@ def make_hf_folder(gguf_path: Path = GGUF_PATH, hf_folder: Path = HF_FOLDER) -> 
     if not gguf_path.is_file():
         raise SystemExit(f"{gguf_path} is not there: run scripts/fetch_model.py first")
     os.environ["HF_HUB_OFFLINE"] = "1"
-    import torch  # noqa: PLC0415 - only where there is something to convert
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig  # noqa: PLC0415
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     # Built aside and moved, so that an interrupted conversion leaves no half folder behind.
     partial = hf_folder.with_name(hf_folder.name + ".partial")

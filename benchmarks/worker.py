@@ -106,7 +106,7 @@ def serve(name: str, options: EngineOptions) -> None:
 
 
 def _serve_machine(options: EngineOptions, reply: Any) -> None:
-    from engines.machine_engine import Machine  # noqa: PLC0415 - NumPy in this worker only
+    from engines.machine_engine import Machine
 
     machine = Machine(options.num_threads)
     reply({"description": "machine", "load_s": 0.0})

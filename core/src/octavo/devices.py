@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from octavo.device_listing import DeviceListing, list_devices
 from octavo.device_search import DeviceSearch, order_backends
 from octavo.errors import BackendError, DeviceError, OctavoError
 from octavo.isolation import describe
@@ -18,7 +19,15 @@ from octavo.suggest import choices
 if TYPE_CHECKING:
     from octavo.backend import Backend
 
-__all__ = ["DeviceRequest", "Resolution", "load_backend", "order_backends", "resolve"]
+__all__ = [
+    "DeviceListing",
+    "DeviceRequest",
+    "Resolution",
+    "list_devices",
+    "load_backend",
+    "order_backends",
+    "resolve",
+]
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,7 @@ def load_backend(
     ``options`` are added to those of the file and win over them. Raises BackendError.
     """
     # Needs NumPy and the whole op protocol, which choosing a device does not.
-    from octavo.contract import check_backend  # noqa: PLC0415
+    from octavo.contract import check_backend
 
     spec = resolution.spec
     merged = {**policy.options.get(spec.name, {}), **(options or {})}

@@ -117,11 +117,11 @@ def _call_hook(
 
 
 def _registrar(registered: Registered, spec_type: type, distribution: str) -> Callable[[Any], None]:
-    specs: list[Any] = {
+    lists: dict[type, list[Any]] = {
         BackendSpec: registered.backends,
         ModelSpec: registered.models,
         AttentionSpec: registered.attention,
-    }[spec_type]
+    }
 
     def register(spec: Any) -> None:
         try:
@@ -129,7 +129,7 @@ def _registrar(registered: Registered, spec_type: type, distribution: str) -> Ca
         except Fault as fault:
             registered.faults.append(fault)
             raise
-        specs.append(spec)
+        lists[spec_type].append(spec)
 
     return register
 

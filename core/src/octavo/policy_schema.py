@@ -72,7 +72,7 @@ def _ops(table: Mapping[str, Any], path: str) -> Mapping[str, Mapping[str, tuple
 
 def _op_names() -> tuple[str, ...]:
     # Imported only where a file has an [ops] table: listing devices needs no op protocol.
-    from octavo.ops.names import OP_NAMES  # noqa: PLC0415
+    from octavo.ops.names import OP_NAMES
 
     return OP_NAMES
 

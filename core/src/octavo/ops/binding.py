@@ -103,7 +103,7 @@ def _portable_member(ops: Ops, op: str) -> Any:
     if base is not None:
         return vars(base)[op]
     # Only "attend" gets here: it calls nothing but ops, so any op set can be its ``self``.
-    from octavo.ops.portable import PortableOps  # noqa: PLC0415
+    from octavo.ops.portable import PortableOps
 
     return vars(PortableOps)[op]
 

@@ -61,14 +61,18 @@ class Backend(Protocol):
     """A loaded backend: one plain object per device, several may live in one process."""
 
     @property
-    def caps(self) -> Capabilities: ...
+    def caps(self) -> Capabilities:
+        """What this backend can do, frozen."""
+        ...
 
     @property
     def ops(self) -> Ops:
         """The op set, bound once at load."""
         ...
 
-    def memory(self) -> MemoryInfo: ...
+    def memory(self) -> MemoryInfo:
+        """Device memory, now."""
+        ...
 
     def put(self, array: NDArray[Any], dtype: str | None = None) -> Array:
         """Host NumPy to device, converted to ``dtype`` where given; may share memory."""

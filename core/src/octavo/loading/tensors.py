@@ -27,14 +27,16 @@ class QuantizedTensor:
 class TensorSource(Protocol):
     """Named tensors of one checkpoint (one file or many shards), under their Hugging Face names."""
 
-    def names(self) -> Collection[str]: ...
+    def names(self) -> Collection[str]:
+        """All tensors, as Hugging Face names them."""
+        ...
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Logical shape, outermost first, as Hugging Face stores it."""
         ...
 
     def dtype(self, name: str) -> str:
-        """Storage dtype by name: "float32", "bfloat16", "gguf:Q4_1", …"""
+        """Storage dtype by name: "float32", "bfloat16", "gguf:Q4_1", and so on."""
         ...
 
     def read(self, name: str, dtype: str, out: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -48,7 +50,9 @@ class TensorSource(Protocol):
         """The packed form of a quantised 2-D tensor, or None."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of the files; arrays returned as views of them stay valid."""
+        ...
 
 
 @runtime_checkable
@@ -70,4 +74,6 @@ class ShapelessSource(Protocol):
         """The tensor in this shape and dtype, the same for one seed, name and shape every time."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of the files; arrays returned as views of them stay valid."""
+        ...

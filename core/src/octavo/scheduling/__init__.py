@@ -1,0 +1,1 @@
+"""Parts of the scheduler: settings, plan of a step, queues, capacity; standard library only."""

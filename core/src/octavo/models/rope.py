@@ -1,4 +1,4 @@
-"""Rotary embedding, resolved at load: a config's own words to a RopeSpec, and what follows from it."""
+"""Rotary embedding, resolved at load: from a config to a RopeSpec, and what follows from it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The sampler for NumPy: the tokens of ``octavo.ops.sampling``, found without sorting rows.
+"""The sampler for NumPy, which finds the thresholds of ``sampling`` without sorting rows.
 
-``sampling`` defines what is computed; this file only finds the same thresholds faster, one row at
-a time so that a row stays in the processor's cache. Tests hold the two equal token for token.
+It takes one row at a time, so that a row stays in the processor's cache. Tests hold it equal to
+``sampling_portable`` token for token.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from octavo.ops.arrays import Array
 from octavo.ops.protocol import SampleResult, SamplingBatch
-from octavo.ops.sampling import adjusted_logits, check_vocab_size
+from octavo.ops.sampling_portable import adjusted_logits, check_vocab_size
 from octavo.ops.sampling_weights import (
     LIMIT_STEPS,
     UNIT,
@@ -38,7 +38,7 @@ _FEW = 0.25  # compressing a row pays off below this share of its tokens
 
 
 def sample(logits: Float[Array, "rows vocab"], sampling: SamplingBatch) -> SampleResult:
-    """One token for each row, and log-probabilities unless ``num_logprobs`` is negative."""
+    """See ``octavo.ops.sampling``."""
     logits = np.asarray(logits, np.float32)
     check_vocab_size(logits.shape[-1])
     with np.errstate(over="ignore", invalid="ignore"):  # such rows are not valid
@@ -55,7 +55,7 @@ def sample(logits: Float[Array, "rows vocab"], sampling: SamplingBatch) -> Sampl
 def token_logprobs(
     logits: Float[Array, "rows vocab"], token_ids: Int[Array, "rows"], num_logprobs: int
 ) -> SampleResult:
-    """Log-probability and rank of the given token in each row, and the likeliest tokens."""
+    """See ``octavo.ops.sampling``."""
     with np.errstate(over="ignore", invalid="ignore"):
         return _result(np.asarray(logits, np.float32), np.asarray(token_ids), num_logprobs, None)
 

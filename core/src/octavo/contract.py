@@ -78,7 +78,7 @@ def _check_caps(caps: Any, name: str) -> None:
     """Capabilities are a closed set: core asks for these fields and no others."""
     if type(caps) is not Capabilities:
         raise BackendError(
-            f"caps of backend {name!r} is a {type(caps).__name__}; "
+            f"caps of backend {name!r} is of type {type(caps).__name__}; "
             "expected octavo.api.Capabilities itself."
         )
     for field, is_good, expectation in _caps_checks(caps):

@@ -78,12 +78,12 @@ def probe_all(
 def _check_probe(probe: Any, spec: BackendSpec) -> None:
     """Raise Fault unless a probe returned what the contract says."""
     if not isinstance(probe, Probe):
-        raise Fault(f"returned a {type(probe).__name__}; expected octavo.api.Probe")
+        raise Fault(f"returned an object of type {type(probe).__name__}; expected octavo.api.Probe")
     if not isinstance(probe.devices, tuple):
-        raise Fault(f"returned devices as a {type(probe.devices).__name__}; expected a tuple")
+        raise Fault(f"returned devices of type {type(probe.devices).__name__}; expected a tuple")
     for text in (probe.reason, probe.install):
         if text is not None and not isinstance(text, str):
-            raise Fault(f"returned a {type(text).__name__} as a text; expected a string or None")
+            raise Fault(f"returned a text of type {type(text).__name__}; expected a string or None")
     for device in probe.devices:
         _check_device(device, spec)
     places = [(device.kind, device.index) for device in probe.devices]
@@ -93,7 +93,7 @@ def _check_probe(probe: Any, spec: BackendSpec) -> None:
 
 def _check_device(device: Any, spec: BackendSpec) -> None:
     if not isinstance(device, DeviceInfo):
-        raise Fault(f"returned a {type(device).__name__} as a device; expected DeviceInfo")
+        raise Fault(f"returned a device of type {type(device).__name__}; expected DeviceInfo")
     if device.kind not in spec.device_kinds:
         raise Fault(
             f"returned a device of kind {device.kind!r}; it registered {spec.device_kinds!r}"

@@ -72,7 +72,7 @@ def check_spec(spec: Any, expected_type: type, distribution: str) -> None:
     """Raise Fault unless ``spec`` is a complete spec of the expected type and a served version."""
     if not isinstance(spec, expected_type):
         raise Fault(
-            f"registered {_short_repr(spec)}, a {type(spec).__name__}; "
+            f"registered {_short_repr(spec)} of type {type(spec).__name__}; "
             f"expected octavo.api.{expected_type.__name__}"
         )
     # The version comes first: a later version may give the other fields another meaning.

@@ -54,7 +54,7 @@ def _print_tables(listing: DeviceListing, policy_path: str) -> None:
         ],
     )
     if not listing.devices:
-        print_note("No device can be used.\n")
+        print_note("No device can be used.")
     print_table(
         "Not usable",
         ("kind", "backend", "why", "what helps"),
@@ -68,7 +68,7 @@ def _print_tables(listing: DeviceListing, policy_path: str) -> None:
         ("plugin", "distribution", "reason"),
         [(broken.plugin, broken.distribution, broken.reason) for broken in listing.broken],
     )
-    print_note(f"Policy: {policy_path}")
+    print(f"Policy: {policy_path}")
 
 
 def _memory(device: ListedDevice) -> str:

@@ -61,7 +61,7 @@ def ops(
         record = {"device": place, "backend": resolution.spec.name, "reason": resolution.reason}
         print_json({**record, "ops": [vars(binding) for binding in bindings]})
         return
-    print_note(resolution.reason + "\n")
+    print_note(resolution.reason)
     print_table(
         "Ops",
         ("op", "implementation", "distribution", "why"),

@@ -49,8 +49,8 @@ def plugins(as_json: AsJson = False, plugins_file: PluginsFile = None) -> None:
         ],
     )
     if not found.records:
-        print_note("No plugin is installed. For any CPU: pip install octavo-cpu\n")
-    print_note(f"Policy: {policy.path}")
+        print_note("No plugin is installed. For any CPU: pip install octavo-cpu")
+    print(f"Policy: {policy.path}")
 
 
 def _brings(record: PluginRecord) -> str:

@@ -20,8 +20,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def print_note(text: str) -> None:
-    """Print one line beside tables."""
+    """Print one line beside tables, and leave one free after it."""
     print(_printable(text))
+    print()
 
 
 def _print_rich(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

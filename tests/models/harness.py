@@ -50,7 +50,7 @@ class TinyBackend:
 
 
 @dataclass
-class Sequence_:
+class Request:
     """A request: its tokens so far, and a shuffled block table for each KV group."""
 
     prompt_len: int
@@ -90,10 +90,10 @@ class Driver:
         rows = ops.take_rows(hidden, batch.logits_rows)
         return self.model.logits(ops, weights, rows), caches
 
-    def start(self, prompt: Sequence[int]) -> Sequence_:
-        return Sequence_(len(prompt), list(prompt), [[] for _ in self.groups])
+    def start(self, prompt: Sequence[int]) -> Request:
+        return Request(len(prompt), list(prompt), [[] for _ in self.groups])
 
-    def run(self, *chunks: tuple[Sequence_, int]) -> list[np.ndarray]:
+    def run(self, *chunks: tuple[Request, int]) -> list[np.ndarray]:
         """Compute the next tokens of each sequence in one step: logits [chunk, vocab] of each."""
         batch = self._batch(chunks)
         plans = make_plans(batch, self.backend.to_device)
@@ -105,12 +105,12 @@ class Driver:
         ends = np.cumsum([num_tokens for _, num_tokens in chunks])
         return np.split(np.asarray(logits), ends[:-1])
 
-    def prefill(self, sequence: Sequence_, *chunk_sizes: int) -> np.ndarray:
+    def prefill(self, sequence: Request, *chunk_sizes: int) -> np.ndarray:
         """Logits of all tokens not computed yet, in chunks; the last chunk takes the rest."""
         sizes = [*chunk_sizes, len(sequence.tokens) - sequence.num_computed - sum(chunk_sizes)]
         return np.concatenate([self.run((sequence, size))[0] for size in sizes])
 
-    def generate(self, sequence: Sequence_, last_logits: np.ndarray, num_tokens: int) -> list[int]:
+    def generate(self, sequence: Request, last_logits: np.ndarray, num_tokens: int) -> list[int]:
         """Greedy continuation; ``last_logits`` are those of the last prompt token."""
         for _ in range(num_tokens - 1):
             sequence.tokens.append(int(last_logits.argmax()))
@@ -118,7 +118,7 @@ class Driver:
         sequence.tokens.append(int(last_logits.argmax()))
         return sequence.tokens[sequence.prompt_len :]
 
-    def _batch(self, chunks: Sequence[tuple[Sequence_, int]]) -> StepBatch:
+    def _batch(self, chunks: Sequence[tuple[Request, int]]) -> StepBatch:
         token_ids, positions, token_seqs, context_lens, seq_lens = [], [], [], [], []
         for index, (sequence, num_tokens) in enumerate(chunks):
             end = sequence.num_computed + num_tokens
@@ -140,7 +140,9 @@ class Driver:
             context_lens=i32(context_lens),
             logits_rows=np.arange(len(token_ids), dtype=np.int32),
             groups=tuple(
-                self._group_batch(index, [sequence for sequence, _ in chunks], positions, token_seqs)
+                self._group_batch(
+                    index, [sequence for sequence, _ in chunks], positions, token_seqs
+                )
                 for index in range(len(self.groups))
             ),
         )

@@ -43,12 +43,12 @@ GPT2_NAMES = {
 def refused(family, **fields):
     """The message with which a family refuses its tiny config with these fields changed."""
     config = dict(GPT2_SIZES if family is GPT2 else SIZES)
-    for name, value in fields.items():
-        if family is GPT2:
-            name = GPT2_NAMES.get(name, name)
-        if family in (Gemma2, Gemma3):
-            name = {"hidden_act": "hidden_activation"}.get(name, name)
-        config[name] = value
+    own_names = {}
+    if family is GPT2:
+        own_names = GPT2_NAMES
+    elif family in (Gemma2, Gemma3):
+        own_names = {"hidden_act": "hidden_activation"}
+    config |= {own_names.get(name, name): value for name, value in fields.items()}
     with pytest.raises(ModelLoadError) as error:
         family(config)
     return str(error.value)

@@ -131,9 +131,7 @@ def test_mixed_batch(case):
     sequence, other = driver.start(case.prompt), driver.start(other_prompt)
     first, other_first = driver.run((sequence, 5), (other, 4))
     other_rest, rest = driver.run((other, 5), (sequence, PROMPT_LEN - 5))
-    np.testing.assert_allclose(
-        np.concatenate([first, rest]), case.logits, rtol=0, atol=TOLERANCE
-    )
+    np.testing.assert_allclose(np.concatenate([first, rest]), case.logits, rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(
         np.concatenate([other_first, other_rest]), other_logits, rtol=0, atol=TOLERANCE
     )

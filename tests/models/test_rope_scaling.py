@@ -1,4 +1,4 @@
-"""Every kind of rope scaling against transformers, for prompts and answers past the trained length."""
+"""Every kind of rope scaling against transformers, within the trained length and past it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from harness import TinyBackend
 from reference import (
     SIZES,
     load_driver,
@@ -17,6 +16,8 @@ from reference import (
     reference_logits,
 )
 
+from octavo.models.registry import build_model
+
 TRAINED_LEN = 32
 HALF = SIZES["hidden_size"] // SIZES["num_attention_heads"] // 2
 FACTORS = {
@@ -25,22 +26,19 @@ FACTORS = {
 }
 ORIGINAL = {"original_max_position_embeddings": TRAINED_LEN}
 
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+YARN = {"rope_type": "yarn", "factor": 4.0, **ORIGINAL}
+YARN_TUNING = {"beta_fast": 8.0, "beta_slow": 0.5, "mscale": 0.7, "mscale_all_dim": 1.2}
+LONGROPE = {"rope_type": "longrope", **ORIGINAL, **FACTORS}
+
 SCALINGS = {
     "linear": {"rope_type": "linear", "factor": 3.0},
     "dynamic": {"rope_type": "dynamic", "factor": 2.5},
-    "llama3": {
-        **{"rope_type": "llama3", "factor": 8.0, **ORIGINAL},
-        **{"low_freq_factor": 1.0, "high_freq_factor": 4.0},
-    },
-    "yarn": {"rope_type": "yarn", "factor": 4.0, **ORIGINAL},
-    "yarn-tuned": {
-        **{"rope_type": "yarn", "factor": 4.0, **ORIGINAL, "truncate": False},
-        **{"beta_fast": 8.0, "beta_slow": 0.5, "mscale": 0.7, "mscale_all_dim": 1.2},
-    },
-    "longrope": {"rope_type": "longrope", "factor": 4.0, **ORIGINAL, **FACTORS},
-    "longrope-attention-factor": {
-        **{"rope_type": "longrope", "attention_factor": 1.3, **ORIGINAL, **FACTORS},
-    },
+    "llama3": {**LLAMA3, **ORIGINAL},
+    "yarn": YARN,
+    "yarn-tuned": {**YARN, **YARN_TUNING, "truncate": False},
+    "longrope": {**LONGROPE, "factor": 4.0},
+    "longrope-attention-factor": {**LONGROPE, "attention_factor": 1.3},
 }
 PROMPT_LENS = {"within": 11, "crossing": TRAINED_LEN - 5, "at the edge": TRAINED_LEN, "beyond": 57}
 
@@ -86,13 +84,18 @@ def decode_with_cache(model, tokens, num_tokens):
 @pytest.mark.parametrize("prompt_len", PROMPT_LENS.values(), ids=PROMPT_LENS)
 @pytest.mark.parametrize("window", [None, 21])
 def test_phi3(tmp_path, prompt_len, window):
-    partial = {**FACTORS, "partial_rotary_factor": 0.75}
-    partial = {key: value[:6] if isinstance(value, list) else value for key, value in partial.items()}
+    num_frequencies = HALF * 3 // 4
+    factors = {name: factors[:num_frequencies] for name, factors in FACTORS.items()}
     config = transformers.Phi3Config(
         **SIZES,
         **ORIGINAL,
         sliding_window=window,
-        rope_parameters={"rope_type": "longrope", "rope_theta": 200.0, **partial},
+        rope_parameters={
+            "rope_type": "longrope",
+            "rope_theta": 200.0,
+            "partial_rotary_factor": 0.75,
+            **factors,
+        },
     )
     make_reference(config, tmp_path)
     tokens = prompt(prompt_len)
@@ -110,10 +113,10 @@ def test_scaling_matters(name, tmp_path):
     """Guards the tests above: without the scaling, the logits are different ones."""
     make_reference(llama_config(SCALINGS[name]), tmp_path)
     tokens = prompt(57)
-    driver, loader = load_driver(tmp_path)
+    driver, _ = load_driver(tmp_path)
     scaled = driver.prefill(driver.start(tokens))
-    plain_config = llama_config({"rope_type": "default"}).to_dict()
-    plain = type(driver.model)(plain_config)
-    driver.model = plain
+    driver.model = build_model(
+        {**llama_config({"rope_type": "default"}).to_dict(), "model_type": "llama"}
+    )
     unscaled = driver.prefill(driver.start(tokens))
     assert np.abs(scaled - unscaled).max() > 0.01

@@ -32,7 +32,7 @@ def check_backend(backend: Any, name: str) -> None:
     _check_caps(_read(backend, "caps", name), name)
     ops = _read(backend, "ops", name)
     for op in OP_NAMES:
-        _check_member(ops, op, Ops, f"the ops of backend {name!r}")
+        _check_member(ops, op, Ops, f"the op set of backend {name!r}")
 
 
 def check_signature(function: Callable[..., Any], protocol: type, member: str, owner: str) -> None:

@@ -96,7 +96,7 @@ def complain(each: Import, module: str) -> str:
 
 
 def plain_modules_use_the_standard_library(module: str, source: str, is_package: bool) -> list[str]:
-    """Rule 1: request, blocks and scheduler, and batch with numpy. What they lead to: live, below."""
+    """Rule 1: request, blocks and scheduler, and batch with numpy; indirectly: live, below."""
     allowed = {"octavo"} | ({"numpy"} if module == "octavo.batch" else set())
     if module not in (*PLAIN_MODULES, "octavo.batch"):
         return []

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from octavo.cli.errors import reporting_errors
+from octavo.suggest import choices, did_you_mean
 
 __all__ = ["CommandEntry", "LazyGroup"]
 
@@ -44,6 +45,9 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """As typer does it, with the real command in place of its stub."""
+        if args and args[0] not in self.commands and not ctx.resilient_parsing:
+            known = f"Commands: {choices(self.commands)}."
+            ctx.fail(f"No such command {args[0]!r}.{did_you_mean(args[0], self.commands)} {known}")
         name, command, rest = super().resolve_command(ctx, args)
         if name in self.entries:
             command = self.entries[name].load(name)

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import gguf
 import numpy as np
-from gguf import GGMLQuantizationType as GGML
+from gguf import GGMLQuantizationType
 
 RNG = np.random.default_rng(11)
 
 # Byte positions of the float16 scales in a block: random bytes there would be NaN now and then.
 SCALE_BYTES = {
-    GGML.Q4_0: (0,),
-    GGML.Q4_1: (0, 2),
-    GGML.Q5_0: (0,),
-    GGML.Q5_1: (0, 2),
-    GGML.Q8_0: (0,),
-    GGML.Q4_K: (0, 2),
-    GGML.Q5_K: (0, 2),
-    GGML.Q6_K: (208,),
+    GGMLQuantizationType.Q4_0: (0,),
+    GGMLQuantizationType.Q4_1: (0, 2),
+    GGMLQuantizationType.Q5_0: (0,),
+    GGMLQuantizationType.Q5_1: (0, 2),
+    GGMLQuantizationType.Q8_0: (0,),
+    GGMLQuantizationType.Q4_K: (0, 2),
+    GGMLQuantizationType.Q5_K: (0, 2),
+    GGMLQuantizationType.Q6_K: (208,),
 }
-FLOAT_TYPES = (GGML.F32, GGML.F16, GGML.BF16)
+FLOAT_TYPES = (GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16)
 ALL_TYPES = (*FLOAT_TYPES, *SCALE_BYTES)
 
 
@@ -43,7 +43,7 @@ def reference_weights(rows, quant_type):
 
 
 def write_gguf(path, architecture, settings, tensors, *, alignment=None):
-    """``settings`` are (type method, key, value); ``tensors`` name → float32 array or (rows, type)."""
+    """``settings``: (type method, key, value). ``tensors``: name → float32 array, (rows, type)."""
     writer = gguf.GGUFWriter(path, architecture)
     if alignment is not None:
         writer.add_custom_alignment(alignment)
@@ -92,8 +92,3 @@ def llama_tensors(quant_type, vocab_size=64):
     for name in ("blk.0.attn_norm.weight", "blk.0.ffn_norm.weight", "output_norm.weight"):
         tensors[name] = RNG.standard_normal(256).astype(np.float32)
     return tensors
-
-
-def write_llama(path, quant_type=GGML.F32, **changes):
-    """A whole tiny Llama; ``changes`` go to write_gguf."""
-    return write_gguf(path, "llama", LLAMA_SETTINGS, llama_tensors(quant_type), **changes)

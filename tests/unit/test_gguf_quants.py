@@ -6,7 +6,7 @@ import gguf
 import ml_dtypes
 import numpy as np
 import pytest
-from gguf import GGMLQuantizationType as GGML
+from gguf import GGMLQuantizationType
 from gguf_writing import (
     ALL_TYPES,
     FLOAT_TYPES,
@@ -34,7 +34,7 @@ def open_with(tmp_path):
     """A source over a tiny Llama in which some tensors are replaced."""
 
     def open_source(**replaced):
-        tensors = llama_tensors(GGML.F16) | replaced
+        tensors = llama_tensors(GGMLQuantizationType.F16) | replaced
         return GGUFSource(write_gguf(tmp_path / "t.gguf", "llama", LLAMA_SETTINGS, tensors))
 
     return open_source
@@ -45,9 +45,11 @@ def same_bits(left, right):
 
 
 def test_sizes_are_those_of_the_gguf_package():
-    sizes = {GGML(i): (q.block_size, q.block_bytes) for i, q in QUANT_TYPES.items()}
+    sizes = {GGMLQuantizationType(i): (q.block_size, q.block_bytes) for i, q in QUANT_TYPES.items()}
     assert sizes == {quant_type: gguf.GGML_QUANT_SIZES[quant_type] for quant_type in ALL_TYPES}
-    assert all(GGML(i).name == quant_type.name for i, quant_type in QUANT_TYPES.items())
+    assert all(
+        GGMLQuantizationType(i).name == quant_type.name for i, quant_type in QUANT_TYPES.items()
+    )
 
 
 @pytest.mark.parametrize("quant_type", ALL_TYPES, ids=by_name)
@@ -106,15 +108,17 @@ def test_plain_floats_have_no_packed_form(open_with, quant_type):
 
 
 def test_infinite_scales_are_read_as_they_are(open_with):
-    rows = random_rows(GGML.Q4_1, 256, 512)
+    rows = random_rows(GGMLQuantizationType.Q4_1, 256, 512)
     rows[:, :2] = np.array([np.inf], "<f2").view(np.uint8)
     rows[:, 2:4] = np.array([-np.inf], "<f2").view(np.uint8)
-    source = open_with(**{GGUF_NAME: (rows, GGML.Q4_1)})
+    source = open_with(**{GGUF_NAME: (rows, GGMLQuantizationType.Q4_1)})
     assert np.isnan(source.read(NAME, "float32")[:, :32]).all()
 
 
 def test_small_alignment_is_read(tmp_path):
-    tensors = llama_tensors(GGML.F16) | {"blk.0.ffn_norm.weight": np.arange(256, dtype=np.float32)}
+    tensors = llama_tensors(GGMLQuantizationType.F16) | {
+        "blk.0.ffn_norm.weight": np.arange(256, dtype=np.float32)
+    }
     path = write_gguf(tmp_path / "t.gguf", "llama", LLAMA_SETTINGS, tensors, alignment=8)
     source = GGUFSource(path)
     norm = source.read("model.layers.0.post_attention_layernorm.weight", "float32")

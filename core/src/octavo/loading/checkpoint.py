@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from octavo.errors import ModelLoadError, UsageError
-from octavo.loading.gguf_config import generation_config
+from octavo.loading.gguf_generation import generation_config
 from octavo.loading.json_files import check_model_config, read_json_object
 from octavo.loading.model_files import find_gguf, missing_weights_error, refuse_other_files
 from octavo.loading.safetensors import SafetensorsSource, find_safetensors
@@ -172,7 +172,7 @@ def _open_gguf(name: str, path: Path, load_format: LoadFormat, seed: int) -> Che
         name=name,
         path=path,
         config=source.config,
-        generation_config=generation_config(source.metadata),
+        generation_config=generation_config(path, source.metadata, source.config["vocab_size"]),
         tensors=_dummy(source.config, seed) if load_format == "dummy" else source,
         tokenizer=TokenizerSource(gguf=source.metadata),
     )

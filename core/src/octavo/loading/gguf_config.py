@@ -1,4 +1,4 @@
-"""A GGUF file's key-values as the config.json and generation_config.json they were made from."""
+"""A GGUF file's key-values as the config.json that the model was converted from."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import numpy as np
 
 from octavo.errors import ModelLoadError
 from octavo.loading.gguf_fields import GGUFFields
+from octavo.loading.gguf_generation import special_token_ids
 from octavo.loading.gguf_names import NAME_MAPS
 from octavo.loading.gguf_rope import rope_settings
 
-__all__ = ["check_architecture", "generation_config", "model_config"]
+__all__ = ["check_architecture", "model_config"]
 
 Config = dict[str, Any]
 
@@ -69,7 +70,7 @@ def model_config(
         config |= _common(fields)
         config |= rope_settings(fields, rope_factors, config["head_dim"])
         config |= _FAMILIES[architecture](fields, shapes, config)
-    return config | _token_ids(metadata)
+    return config | special_token_ids(path, metadata, config["vocab_size"])
 
 
 def _common(fields: GGUFFields) -> Config:
@@ -203,40 +204,3 @@ _FAMILIES: Mapping[str, Callable[[GGUFFields, Shapes, Config], Config]] = {
     "gemma3": _gemma3,
     "phi3": _phi3,
 }
-
-_TOKEN_ID_KEYS = {
-    "bos_token_id": "tokenizer.ggml.bos_token_id",
-    "eos_token_id": "tokenizer.ggml.eos_token_id",
-    "pad_token_id": "tokenizer.ggml.padding_token_id",
-}
-
-_SAMPLING_KEYS = {
-    "temperature": "general.sampling.temp",
-    "top_k": "general.sampling.top_k",
-    "top_p": "general.sampling.top_p",
-    "min_p": "general.sampling.min_p",
-    "repetition_penalty": "general.sampling.penalty_repeat",
-}
-
-_END_OF_TURN_KEYS = ("tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
-
-
-def _token_ids(metadata: Mapping[str, Any]) -> Config:
-    return {name: metadata[key] for name, key in _TOKEN_ID_KEYS.items() if key in metadata}
-
-
-def generation_config(metadata: Mapping[str, Any]) -> Config:
-    """generation_config.json: token ids, and sampling defaults where the file recommends some.
-
-    Generation ends at the end of the text and, in files that tell them apart, of a turn.
-    """
-    config = _token_ids(metadata)
-    ends = [
-        metadata[key]
-        for key in ("tokenizer.ggml.eos_token_id", *_END_OF_TURN_KEYS)
-        if key in metadata
-    ]
-    if len(set(ends)) > 1:
-        config["eos_token_id"] = list(dict.fromkeys(ends))
-    sampling = {name: metadata[key] for name, key in _SAMPLING_KEYS.items() if key in metadata}
-    return config | sampling | ({"do_sample": True} if sampling else {})

@@ -145,17 +145,18 @@ def _result(
 ) -> SampleResult:
     if num_logprobs < 0:
         return SampleResult(token_ids, None, None, None, None, valid)
-    num_rows = len(logits)
+    num_rows, vocab_size = logits.shape
+    num_top = min(num_logprobs, vocab_size)
     logprobs: Array = np.empty(num_rows, np.float32)
     ranks: Array = np.empty(num_rows, np.int32)
-    top_ids: Array = np.empty((num_rows, num_logprobs), np.int32)
-    top_logprobs: Array = np.empty((num_rows, num_logprobs), np.float32)
+    top_ids: Array = np.empty((num_rows, num_top), np.int32)
+    top_logprobs: Array = np.empty((num_rows, num_top), np.float32)
     for i, (row, token_id) in enumerate(zip(logits, token_ids, strict=True)):
         largest = row.max()
         normaliser = largest + np.log(np.exp(row - largest).sum())
         logprobs[i] = row[token_id] - normaliser
         ranks[i] = 1 + np.count_nonzero(row > row[token_id])
-        top_ids[i] = _likeliest(row, largest, num_logprobs)
+        top_ids[i] = _likeliest(row, largest, num_top)
         top_logprobs[i] = row[top_ids[i]] - normaliser
     return SampleResult(token_ids, logprobs, ranks, top_ids, top_logprobs, valid)
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from octavo.ops import activations, attention, rope
+from array_api_compat import is_numpy_namespace
+
+from octavo.ops import activations, attention, rope, sampling_numpy
+from octavo.ops import sampling as portable_sampling
 from octavo.ops.protocol import Activation, AttentionParams, RopeSpec, SampleResult, SamplingBatch
 
 if TYPE_CHECKING:
@@ -187,18 +190,21 @@ class PortableOps:
         return self.xp.take(x, rows, axis=0)
 
     def sample(self, logits: Float[Array, "rows vocab"], sampling: SamplingBatch) -> SampleResult:
-        """One token per row of float32 logits; see ``octavo.ops.sampling``."""
-        from octavo.ops.sampling import sample  # noqa: PLC0415
+        """One token per row of float32 logits; see ``octavo.ops.sampling``.
 
-        return sample(self.xp, logits, sampling)
+        On NumPy through ``sampling_numpy``, which gives the same tokens sooner.
+        """
+        if is_numpy_namespace(self.xp):
+            return sampling_numpy.sample(logits, sampling)
+        return portable_sampling.sample(self.xp, logits, sampling)
 
     def token_logprobs(
         self, logits: Float[Array, "rows vocab"], token_ids: Int[Array, "rows"], num_logprobs: int
     ) -> SampleResult:
         """Log-probabilities and ranks of given tokens; token_ids pass through."""
-        from octavo.ops.sampling import token_logprobs  # noqa: PLC0415
-
-        return token_logprobs(self.xp, logits, token_ids, num_logprobs)
+        if is_numpy_namespace(self.xp):
+            return sampling_numpy.token_logprobs(logits, token_ids, num_logprobs)
+        return portable_sampling.token_logprobs(self.xp, logits, token_ids, num_logprobs)
 
     def all_reduce(self, x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
         """Sum over the tensor-parallel group: the identity, as there is one device."""

@@ -1,0 +1,1 @@
+"""The loops of the NumPy backend, one op group a module."""

@@ -1,0 +1,133 @@
+"""Attention of sequences with one query: matrix-vector products, many sequences to a softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo_cpu.kernels.keys import KeyReader, is_view, view
+from octavo_cpu.kernels.softmax import soft_cap, softmax
+from octavo_cpu.plan import KeyRange
+
+__all__ = ["DecodeTask", "HeadShape", "make_decode_tasks"]
+
+Float32 = NDArray[np.float32]
+
+_MAX_SCORES = 1 << 16  # of one softmax: 256 KiB, which stays in the core's cache
+
+
+@dataclass(frozen=True)
+class HeadShape:
+    """The query heads of a KV head stand side by side: head = kv_head * group + i."""
+
+    kv_heads: int
+    group: int
+    head_dim: int
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """One sequence's keys, and its part of the scores, seen in the three ways that are needed."""
+
+    keys: KeyRange
+    gathered: Float32 | None  # [kv_heads, 1, keys, head_dim] of the scratch space; None for a run
+    scores: Float32  # [kv_heads, group, keys, 1]
+    weights: Float32  # [kv_heads, group, 1, keys], the same memory
+    padding: Float32  # [kv_heads, group, longest - keys], behind it
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Sequences that share one softmax."""
+
+    scores: Float32  # [seqs, kv_heads, group, longest]
+    sequences: list[_Sequence]
+
+
+@dataclass(frozen=True)
+class DecodeTask:
+    """The sequences that one thread takes."""
+
+    reader: KeyReader
+    batches: list[_Batch]
+
+    def run(
+        self,
+        q: Float32,  # [tokens, kv_heads, group, head_dim, 1], already scaled
+        k: NDArray[Any],
+        v: NDArray[Any],
+        out: Float32,  # [tokens, kv_heads, group, 1, head_dim]
+        cap: float | None,
+        sinks: Float32 | None,  # [kv_heads, group, 1]
+    ) -> None:
+        """Fill the rows of ``out`` that belong to this task's sequences."""
+        k_slots, v_slots = k.reshape(-1, *k.shape[2:]), v.reshape(-1, *v.shape[2:])
+        for batch in self.batches:
+            for sequence in batch.sequences:
+                keys = self._read(k, k_slots, sequence)
+                np.matmul(keys, q[sequence.keys.first_token], out=sequence.scores)
+            if cap is not None:
+                soft_cap(batch.scores, cap)
+            for sequence in batch.sequences:
+                sequence.padding.fill(-np.inf)
+            softmax(batch.scores, sinks)
+            for sequence in batch.sequences:
+                values = self._read(v, v_slots, sequence)
+                np.matmul(sequence.weights, values, out=out[sequence.keys.first_token])
+
+    def _read(self, blocks: NDArray[Any], slots: NDArray[Any], sequence: _Sequence) -> Float32:
+        """[kv_heads, 1, keys, head_dim]."""
+        keys = sequence.keys
+        if sequence.gathered is not None:
+            self.reader.gather(blocks, keys)
+            return sequence.gathered
+        return view(slots, keys).transpose(1, 0, 2)[:, None]
+
+
+def make_decode_tasks(
+    key_ranges: Sequence[KeyRange], heads: HeadShape, k: NDArray[Any], num_threads: int
+) -> list[DecodeTask]:
+    """Deal the sequences out to threads, longest first, so that each has about as many keys."""
+    ordered = sorted(key_ranges, key=lambda keys: keys.num_keys, reverse=True)
+    hands = [ordered[thread::num_threads] for thread in range(num_threads)]
+    return [_make_task(hand, heads, k) for hand in hands if hand]
+
+
+def _make_task(key_ranges: Sequence[KeyRange], heads: HeadShape, k: NDArray[Any]) -> DecodeTask:
+    gathered = [keys for keys in key_ranges if not is_view(k, keys)]
+    max_blocks = max((len(keys.blocks) for keys in gathered), default=0)
+    reader = KeyReader(max_blocks, k.shape[1:], k.dtype)
+    batches = []
+    start = 0
+    while start < len(key_ranges):
+        longest = key_ranges[start].num_keys
+        size = max(1, _MAX_SCORES // (heads.kv_heads * heads.group * longest))
+        batches.append(_make_batch(key_ranges[start : start + size], heads, k, reader))
+        start += size
+    return DecodeTask(reader, batches)
+
+
+def _make_batch(
+    key_ranges: Sequence[KeyRange], heads: HeadShape, k: NDArray[Any], reader: KeyReader
+) -> _Batch:
+    longest = key_ranges[0].num_keys
+    scores = np.empty((len(key_ranges), heads.kv_heads, heads.group, longest), np.float32)
+    return _Batch(
+        scores,
+        [
+            _Sequence(
+                keys=keys,
+                gathered=(
+                    None if is_view(k, keys) else reader.gathered(keys).transpose(1, 0, 2)[:, None]
+                ),
+                scores=row[..., : keys.num_keys, None],
+                weights=row[:, :, None, : keys.num_keys],
+                padding=row[..., keys.num_keys :],
+            )
+            for keys, row in zip(key_ranges, scores, strict=True)
+        ],
+    )

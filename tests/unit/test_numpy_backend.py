@@ -1,0 +1,219 @@
+"""The NumPy backend: its faster ops against the oracle, caches, options and memory."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from octavo.contract import check_backend
+from octavo.errors import BackendError, DeviceError, UsageError
+from octavo.kv import KVSpec
+from octavo.loading.tensors import QuantizedTensor
+from octavo_cpu import memory
+from octavo_cpu.backend import NumpyBackend
+from octavo_cpu.storage import NumpyCache
+from op_checks import OPS, SHAPES, Subject, check_attend, check_op, check_rope_table, rope_specs
+from paged_case import CASES, DTYPES, Case
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["1 thread", "2 threads"])
+def backend(request):
+    backend = NumpyBackend(0, {"threads": request.param})
+    yield backend
+    backend.close()
+
+
+@pytest.fixture
+def subject(backend):
+    return Subject(
+        ops=backend.ops,
+        put=backend.put,
+        get=backend.get,
+        linear=backend.put_linear,
+        cache=NumpyCache,
+        read_cache=lambda cache: (cache.k, cache.v),
+        plan=backend.plan,
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("op", OPS)
+def test_op_equals_oracle(subject, op, shape, dtype):
+    check_op(subject, op, shape, dtype)
+
+
+@pytest.mark.parametrize("kind", rope_specs())
+def test_rope_table_equals_formula(subject, kind):
+    check_rope_table(subject, kind)
+
+
+MANY_DECODES = Case(tuple((37 * i % 211, 1) for i in range(24)), block_size=16)
+
+
+@pytest.mark.parametrize("case", (*CASES, MANY_DECODES), ids=lambda case: case.label)
+def test_attend_equals_dense_oracle(subject, case):
+    check_attend(subject, case, "float32")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("case", CASES[4:6], ids=lambda case: case.label)
+def test_attend_in_half_precision(subject, case, dtype):
+    check_attend(subject, case, dtype)
+
+
+def test_long_prefill_is_tiled(subject, monkeypatch):
+    monkeypatch.setattr("octavo_cpu.kernels.prefill._MAX_SCORES", 1024)
+    for case in (
+        Case(((11, 50),)),
+        Case(((11, 50),), window=9),
+        Case(((0, 50),), causal=False, window=6),
+    ):
+        check_attend(subject, case, "float32")
+
+
+def test_plan_serves_layers_of_different_windows(subject):
+    """Layers that share a block table may still differ in what they see of it."""
+    for window in (None, 6):
+        check_attend(subject, Case(((9, 1), (2, 9)), window=window), "float32")
+
+
+def test_backend_keeps_the_contract(backend):
+    check_backend(backend, "numpy")
+
+
+SPEC = KVSpec("full", num_kv_heads=2, head_dim=8, dtype="bfloat16")
+
+
+def _filled(backend, num_blocks, seed, *, on_host=False):
+    cache = backend.make_kv(SPEC, num_blocks, 4, on_host=on_host)
+    rng = np.random.default_rng(seed)
+    for array in (cache.k, cache.v):
+        array.view(np.uint16)[...] = rng.integers(0, 2**16, array.shape)  # NaN bit patterns too
+    return cache
+
+
+def test_fork_copies_blocks_bit_for_bit(backend):
+    cache = _filled(backend, 6, seed=1)
+    before = [array.view(np.uint16).copy() for array in (cache.k, cache.v)]
+    copied = backend.copy_blocks(cache, cache, np.array([[1, 4], [1, 5], [2, 3]], np.int32))
+    for array, was in zip((copied.k, copied.v), before, strict=True):
+        np.testing.assert_array_equal(array.view(np.uint16), was[[0, 1, 2, 2, 1, 1]])
+
+
+def test_swap_out_and_in_is_bit_exact(backend):
+    device, host = _filled(backend, 5, seed=2), _filled(backend, 3, seed=3, on_host=True)
+    saved = device.k.view(np.uint16)[[4, 2]].copy()
+    host = backend.copy_blocks(device, host, np.array([[4, 1], [2, 2]], np.int32))
+    device.k[[4, 2]] = 0
+    device = backend.copy_blocks(host, device, np.array([[1, 3], [2, 1]], np.int32))
+    np.testing.assert_array_equal(device.k.view(np.uint16)[[3, 1]], saved)
+
+
+def test_tied_embedding_is_shared_and_other_weights_are_not(backend):
+    table = backend.put(np.ones((5, 3), np.float32))
+    assert np.shares_memory(backend.put_linear(table, None, "float32").matrix, table)
+    weight = np.ones((5, 3), np.float32)
+    assert not np.shares_memory(backend.put_linear(weight, None, "float32").matrix, weight)
+
+
+def test_packed_weight_is_refused(backend):
+    packed = QuantizedTensor("gguf:Q4_1", (2, 32), np.zeros((2, 20), np.uint8))
+    with pytest.raises(BackendError, match=r"gguf:Q4_1.*dequantised"):
+        backend.put_linear(packed, None, "float32")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"thread": 2}, r"no option 'thread'. Did you mean 'threads'\? It has: threads"),
+        ({"zzz": 2}, r"no option 'zzz'. It has: threads"),
+        ({"threads": 0}, "threads of backend 'numpy' is 0; expected a whole number of at least 1"),
+        ({"threads": "2"}, "is '2'; expected"),
+        ({"threads": True}, "is True; expected"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        NumpyBackend(0, options)
+
+
+def test_there_is_one_device():
+    with pytest.raises(DeviceError, match="no device cpu:1"):
+        NumpyBackend(1, {})
+
+
+def test_memory_is_that_of_the_machine(backend):
+    info = backend.memory()
+    assert 0 < info.free_bytes <= info.total_bytes
+
+
+MEMINFO = "MemTotal:       1000 kB\nMemFree:         100 kB\nMemAvailable:    600 kB\n"
+
+
+def _files(root, files):
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("files", "free_kib", "total_kib"),
+    [
+        ({}, 600, 1000),
+        (
+            {  # version 2: an outer group is tighter than the own one, and its file cache gives way
+                "proc/self/cgroup": "0::/outer/own\n",
+                "sys/fs/cgroup/outer/own/memory.max": "max\n",
+                "sys/fs/cgroup/outer/own/memory.current": "1\n",
+                "sys/fs/cgroup/outer/memory.max": f"{500 * 1024}\n",
+                "sys/fs/cgroup/outer/memory.current": f"{300 * 1024}\n",
+                "sys/fs/cgroup/outer/memory.stat": f"anon 5\ninactive_file {100 * 1024}\n",
+            },
+            300,
+            500,
+        ),
+        (
+            {  # version 1
+                "proc/self/cgroup": "5:cpu,memory:/own\n1:name=systemd:/\n",
+                "sys/fs/cgroup/memory/own/memory.limit_in_bytes": f"{400 * 1024}\n",
+                "sys/fs/cgroup/memory/own/memory.usage_in_bytes": f"{500 * 1024}\n",
+            },
+            0,
+            400,
+        ),
+    ],
+    ids=["no group", "version 2", "version 1"],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no /proc to imitate")
+def test_control_groups_bound_the_memory(tmp_path, files, free_kib, total_kib):
+    _files(tmp_path, {"proc/meminfo": MEMINFO, **files})
+    usage = memory._usage(tmp_path)
+    assert (usage.free_bytes, usage.total_bytes) == (free_kib * 1024, total_kib * 1024)
+
+
+def test_macos_pages_are_read():
+    report = (
+        "Mach Virtual Memory Statistics: (page size of 16384 bytes)\n"
+        "Pages free:                               10.\n"
+        "Pages active:                            500.\n"
+        "Pages inactive:                           20.\n"
+        "Pages speculative:                         3.\n"
+    )
+    assert memory._parse_vm_stat(report) == 33 * 16384
+
+
+def test_plugin_module_imports_no_array_library():
+    program = (
+        "import sys, octavo_cpu.plugin as plugin\n"
+        "specs = []\n"
+        "plugin.octavo_register_backends(specs.append)\n"
+        "assert specs[0].probe().devices[0].total_bytes > 0\n"
+        "print(sorted({'numpy', 'ml_dtypes', 'threadpoolctl'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"

@@ -59,7 +59,7 @@ clean-env: ## Remove .venv
 $(VENV)/made.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "error: Octavo needs Python 3.11 or newer, and '$(PYTHON)' is" \
-			"$$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12 ..." >&2; exit 1; }
+			"$$($(PYTHON) --version 2>/dev/null || echo not found). Name another: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "error: '$(PYTHON) -m venv' failed (on Debian and Ubuntu:" \
 			"apt install python3-venv)" >&2; exit 1; }

@@ -143,8 +143,10 @@ class Scheduler:
     def rollback(self, request: Request, num_tokens: int) -> None:
         """Take back the last ``num_tokens`` computed tokens (rejected by speculation).
 
-        Call it between ``commit`` and the next ``schedule``, and no further back than the first
-        token of that step: what lies behind a window then is gone.
+        Speculation appends its drafts to ``output_token_ids`` before ``schedule``. After
+        ``commit`` it removes the rejected ones and calls this; drafts of requests that did not run
+        in the step it removes as well. Rolling back further than the first token of the last step
+        raises ValueError where a window has passed.
         """
         num_computed_tokens = request.num_computed_tokens - num_tokens
         if num_tokens < 0 or num_computed_tokens < 0 or request.row < 0:

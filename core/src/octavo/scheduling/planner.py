@@ -80,8 +80,8 @@ class Planner:
             is_prefilling = request.is_prefilling
             if is_prefilling:
                 if prefill_tokens_left < 0:
-                    prefill_tokens_left = step.tokens_left - self._count_decode_tokens()
-                wanted = self._cut_chunk(request, wanted, prefill_tokens_left)
+                    prefill_tokens_left = self._count_prefill_tokens(request, wanted)
+                wanted = self._cut_chunk(request, wanted, min(prefill_tokens_left, tokens_left))
             elif wanted > tokens_left:
                 wanted = tokens_left
             if wanted > 0 and num_computed + wanted > request.writable_tokens:
@@ -98,14 +98,21 @@ class Planner:
                 add_decode_tokens(wanted)
         step.tokens_left = tokens_left
 
-    def _count_decode_tokens(self) -> int:
-        """Tokens that the running decodes want, which prefill chunks must leave to them."""
-        num_tokens = sum(
+    def _count_prefill_tokens(self, first: Request, num_remaining: int) -> int:
+        """Tokens for running prefills: what decodes leave, but enough that the first advances.
+
+        Decodes leave too little only if speculation asks for more than the budget. They may even
+        stand still for want of blocks that the first prefill holds, so it must not wait for them.
+        """
+        num_decode_tokens = sum(
             request.num_tokens - request.num_computed_tokens
             for request in self._roster.running
             if not request.is_prefilling
         )
-        return min(num_tokens, self._config.max_num_batched_tokens)
+        return max(
+            self._config.max_num_batched_tokens - num_decode_tokens,
+            smallest_chunk(first, num_remaining, self._config),
+        )
 
     def _cut_chunk(self, request: Request, num_remaining: int, tokens_left: int) -> int:
         """Size of the next prefill chunk; 0 if it must wait.

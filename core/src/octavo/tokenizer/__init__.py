@@ -1,1 +1,17 @@
-"""Octavo."""
+"""Tokenizers, chat templates, streaming detokenisation and stop strings."""
+
+from octavo.tokenizer.base import ChatTemplates, Tokenizer
+from octavo.tokenizer.chat_template import encode_chat, render_chat
+from octavo.tokenizer.detokenizer import IncrementalDetokenizer
+from octavo.tokenizer.load import load_tokenizer
+from octavo.tokenizer.stop import StopChecker
+
+__all__ = [
+    "ChatTemplates",
+    "IncrementalDetokenizer",
+    "StopChecker",
+    "Tokenizer",
+    "encode_chat",
+    "load_tokenizer",
+    "render_chat",
+]

@@ -1,0 +1,225 @@
+"""The Jinja environment that chat templates run in: untrusted programs from the internet.
+
+What is bounded: no attribute or method leads out of the values given (Jinja's immutable sandbox),
+a `range` has at most 100,000 members, and operators, methods, filters, blocks, loops and the output
+keep to the sizes and the number of steps of `template_limits`. What is not bounded exactly: time
+and memory. A step may walk a value of the largest size, and several such values may live at once,
+so a hostile template can still take minutes and some hundred megabytes; whoever renders templates
+of strangers for strangers needs a process with limits.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import types
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.exceptions import SecurityError, TemplateError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
+from jinja2.visitor import NodeTransformer
+
+from octavo.tokenizer.template_limits import (
+    StepBudget,
+    check_arguments,
+    check_operator,
+    join,
+    measure,
+)
+
+__all__ = ["TEMPLATE_NAME", "compile_template", "parse_template"]
+
+TEMPLATE_NAME = "<chat template>"
+"""Stands for the file in tracebacks."""
+
+_BUDGET = " budget"  # in the context, under a name that no template can write
+_MAX_COMPILED = 64
+
+# Filters that look at members without writing them out.
+_SELECTING_FILTERS = frozenset(
+    ("length", "count", "first", "last", "list", "items", "map", "default", "d")
+    + ("select", "reject", "selectattr", "rejectattr")
+)
+
+
+def parse_template(source: str) -> nodes.Template:
+    """The syntax tree of a template; raises Jinja's TemplateSyntaxError."""
+    return _Environment().parse(source)
+
+
+@functools.lru_cache(maxsize=_MAX_COMPILED)
+def compile_template(source: str) -> Callable[..., str]:
+    """The render function of a template; raises Jinja's TemplateSyntaxError."""
+    environment = _Environment()
+    tree = _CountedSteps(environment).visit(environment.parse(source))
+    code = environment.compile(tree, filename=TEMPLATE_NAME)
+    template = jinja2.Template.from_code(environment, code, environment.globals)
+
+    def render(**variables: Any) -> str:
+        return template.render({**variables, _BUDGET: StepBudget()})
+
+    return render
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """What transformers gives to templates, within limits."""
+
+    intercepted_binops = frozenset(["+", "*", "**", "%"])
+    concat = staticmethod(join)  # of the output, blocks and macros
+
+    def __init__(self) -> None:
+        super().__init__(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=[loopcontrols, _ChatExtension],
+            finalize=_checked_output,
+        )
+        self.filters["tojson"] = _to_json
+        self.filters = {
+            name: function if name in _SELECTING_FILTERS else _limited(name, function)
+            for name, function in self.filters.items()
+        }
+        self.globals["raise_exception"] = _raise_exception
+        self.globals["strftime_now"] = _strftime_now
+        self.globals["dict"] = _PlainDict()
+        self.globals["namespace"] = _PlainNamespace
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """An operator that can make much of little."""
+        check_operator(operator, left, right)
+        return super().call_binop(context, operator, left, right)
+
+    def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """A call is a step; the text that a method belongs to is its first argument."""
+        context.parent[_BUDGET].spend()
+        method = getattr(function, "__wrapped__", function)  # str.format is wrapped by the sandbox
+        if isinstance(method, types.BuiltinMethodType):
+            check_arguments(method.__name__, [method.__self__, *args, *kwargs.values()])
+        return super().call(context, function, *args, **kwargs)
+
+
+class _ChatExtension(Extension):
+    """The functions that `_CountedSteps` puts into templates, and the `generation` tag.
+
+    The tag marks the text that a model is trained on; here it changes nothing.
+    """
+
+    tags = {"generation"}  # noqa: RUF012 - declared so by Jinja
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(body, lineno=line)
+
+    @staticmethod
+    @jinja2.pass_context
+    def iterate(context: Context, iterable: Iterable[Any]) -> Iterable[Any]:
+        budget: StepBudget = context.parent[_BUDGET]
+        return budget.iterate(iterable)
+
+    @staticmethod
+    def concatenate(*values: Any) -> str:
+        measure(*values)
+        return join(map(str, values))
+
+
+class _CountedSteps(NodeTransformer):
+    """Loops count their iterations, and ``~`` counts what it joins: neither can be intercepted."""
+
+    def __init__(self, environment: _Environment) -> None:
+        (self._extension,) = (
+            extension
+            for extension in environment.extensions.values()
+            if isinstance(extension, _ChatExtension)
+        )
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 - named by the node class
+        self.generic_visit(node)
+        node.iter = self._call("iterate", [node.iter], node.lineno)
+        return node
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return self._call("concatenate", node.nodes, node.lineno)
+
+    def _call(self, name: str, arguments: list[Any], line: int) -> nodes.Call:
+        return self._extension.call_method(name, arguments, lineno=line)
+
+
+class _PlainDict:
+    """``dict(…)`` without the attributes of the type."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        return dict(*args, **kwargs)
+
+    def fromkeys(self, *args: Any) -> dict[Any, Any]:
+        return dict.fromkeys(*args)
+
+
+class _PlainNamespace(Namespace):
+    """``namespace(…)`` that holds no underscored names, so none of Python's internals."""
+
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        self, *values = args
+        attributes = dict(*values, **kwargs)
+        for name in attributes:
+            _check_name(name)
+        Namespace.__init__(self, attributes)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _check_name(name)
+        super().__setitem__(name, value)
+
+
+def _check_name(name: Any) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise SecurityError(f"it stores the underscored name {name!r} in a namespace")
+
+
+def _checked_output(value: Any) -> Any:
+    """Refuse to write out lists that are small in memory and endless as text."""
+    if isinstance(value, list | tuple | dict):
+        measure(value)
+    return value
+
+
+def _limited(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter that refuses arguments of which it would build too much."""
+
+    @functools.wraps(function)
+    def limited(*args: Any, **kwargs: Any) -> Any:
+        given = args[1:] if hasattr(function, "jinja_pass_arg") else args
+        check_arguments(name, [*given, *kwargs.values()])
+        return function(*args, **kwargs)
+
+    return limited
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | str | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON as it is: Jinja's own filter escapes HTML."""
+    encoder = json.JSONEncoder(
+        ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+    return encoder.encode(value) if indent is None else join(encoder.iterencode(value))
+
+
+def _raise_exception(message: str) -> None:
+    raise TemplateError(message)
+
+
+def _strftime_now(format: str) -> str:  # noqa: A002 - templates may name it
+    return datetime.now().strftime(format)  # noqa: DTZ005 - the user's own date is meant

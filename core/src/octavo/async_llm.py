@@ -37,7 +37,7 @@ class _Subscriber:
 
 
 class AsyncLLM:
-    """Serves many requests at once: ``async for output in llm.generate(prompt, params): …``
+    """Serves many requests at once, each an ``async for output in llm.generate(prompt, params)``.
 
     The engine belongs to its thread: everything else reaches it through a queue of commands.
     """
@@ -53,7 +53,7 @@ class AsyncLLM:
     def from_loaded(cls, loaded: LoadedEngine) -> AsyncLLM:
         """Serve an engine that is loaded already; it must not be used otherwise afterwards."""
         llm = cls.__new__(cls)
-        llm._start(loaded)
+        llm._start(loaded)  # noqa: SLF001 - its own
         return llm
 
     def _start(self, loaded: LoadedEngine) -> None:

@@ -1,4 +1,4 @@
-"""How much KV cache fits: bytes and limits in, blocks per KV group out. Used by engine and `plan`."""
+"""How much KV cache fits: bytes and limits in, blocks per KV group out."""
 
 from __future__ import annotations
 

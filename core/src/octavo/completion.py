@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-
 from octavo.outputs import Logprob, Logprobs
 from octavo.request import FinishReason, Request
 from octavo.tokenizer import IncrementalDetokenizer, StopChecker
@@ -34,6 +33,7 @@ class Completion(Request):
 
     __slots__ = (
         "_detokenizer",
+        "_has_text",
         "_num_detokenized",
         "_stops",
         "bad_words_token_ids",
@@ -88,7 +88,8 @@ class Completion(Request):
         self._detokenizer: IncrementalDetokenizer | None = None
         self._stops = StopChecker(params.stop or (), params.include_stop_str_in_output)
         # Text is needed token by token only to be streamed or searched for stop strings.
-        self.reads_text = params.detokenize and (served.streams or bool(params.stop))
+        self._has_text = params.detokenize and served.vocabulary.tokenizer is not None
+        self.reads_text = self._has_text and (served.streams or bool(params.stop))
 
     def finish_reason_after(self, token_id: int) -> FinishReason | None:
         """Why the answer ends with ``token_id``, which has just been appended; None to go on."""
@@ -118,7 +119,7 @@ class Completion(Request):
 
     def complete_text(self, reason: FinishReason) -> None:
         """The text to the end; a token that stopped the answer is left out unless asked for."""
-        if not self.params.detokenize or self.vocabulary.tokenizer is None:
+        if not self._has_text:
             return
         if isinstance(self.stop_reason, str):
             return  # cut at the stop string already

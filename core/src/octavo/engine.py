@@ -1,4 +1,4 @@
-"""The engine: takes requests, runs steps, hands out outputs. Device-agnostic and single-threaded."""
+"""The engine: takes requests, runs steps, hands out outputs. Knows no device; one thread only."""
 
 from __future__ import annotations
 
@@ -297,14 +297,18 @@ def _unusable_rows(result: Any) -> frozenset[int]:
 
 
 def _bad_words(params: SamplingParams, vocabulary: Vocabulary) -> list[list[int]]:
-    if not params.bad_words:
-        return []
     if vocabulary.tokenizer is None:
-        raise UsageError("bad_words needs a tokenizer, and this engine has none.")
+        if params.bad_words or params.stop:
+            name = "bad_words" if params.bad_words else "stop"
+            raise UsageError(
+                f"{name} needs a tokenizer, and this engine has none; use logit_bias or "
+                "stop_token_ids."
+            )
+        return []
     encode = vocabulary.tokenizer.encode
     spellings = [
         encode(prefix + word, add_special_tokens=False)
-        for word in params.bad_words
+        for word in params.bad_words or ()
         for prefix in ("", " ")
     ]
     return [ids for i, ids in enumerate(spellings) if ids and ids not in spellings[:i]]

@@ -1,4 +1,4 @@
-"""From an EngineConfig to a running engine: device, checkpoint, model, weights, cache, in that order."""
+"""From an EngineConfig to a running engine: device, checkpoint, model, weights, cache."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ def _load_weights(
 
     item_bytes = 4 if dtype == "float32" else 2
     with load_progress(
-        model.num_parameters * item_bytes, f"Loading {checkpoint.name}", quiet=config.quiet
+        model.num_parameters * item_bytes, checkpoint.name, quiet=config.quiet
     ) as on_bytes:
         loader = CheckpointWeightLoader(checkpoint.tensors, backend, dtype, on_bytes=on_bytes)
         weights = model.load(loader)

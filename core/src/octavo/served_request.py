@@ -1,4 +1,4 @@
-"""A request as its sender sees it: one prompt, ``n`` answers, and what has been delivered of them."""
+"""A request as its sender sees it: one prompt, ``n`` answers, and what it has got of them."""
 
 from __future__ import annotations
 
@@ -66,6 +66,7 @@ class ServedRequest:
         """What to deliver now: everything, or with DELTA what is new since the last call."""
         delta = self.params.output_kind is RequestOutputKind.DELTA
         finished = self.finished
+        self.metrics.num_preemptions = sum(c.num_preemptions for c in self.completions)
         if finished:
             self.metrics.finished_time_s = time.monotonic()
         return RequestOutput(

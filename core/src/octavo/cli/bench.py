@@ -157,13 +157,13 @@ def _decode_s(output: RequestOutput) -> float | None:
 
 def _table(result: BenchResult) -> str:
     per_token = result.time_per_output_token_s
+    work = (
+        f"{result.num_requests} requests, {result.input_tokens:,} tokens in, "
+        f"{result.output_tokens:,} out"
+    )
     rows = [
         ("model", f"{result.model} on {result.device} ({result.backend}, {result.dtype})"),
-        (
-            "work",
-            f"{result.num_requests} requests, {result.input_tokens:,} tokens in, "
-            f"{result.output_tokens:,} out",
-        ),
+        ("work", work),
         ("load", f"{result.load_s:.2f} s"),
         ("elapsed", f"{result.elapsed_s:.2f} s"),
         ("output", f"{result.output_tokens_per_s:.1f} tokens/s"),

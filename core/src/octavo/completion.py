@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from octavo.request import FinishReason, Request
 from octavo.tokenizer import IncrementalDetokenizer, StopChecker
 
 if TYPE_CHECKING:
+    from octavo.samples import LogprobRow
     from octavo.sampling_params import SamplingParams
     from octavo.served_request import ServedRequest
     from octavo.token_mask import TokenMask
@@ -146,32 +146,26 @@ class Completion(Request):
             )
         return self._detokenizer
 
-    def add_logprobs(
-        self, token_id: int, logprob: float, rank: int, top_ids: Sequence[int], top: Sequence[float]
-    ) -> None:
+    def add_logprobs(self, token_id: int, row: LogprobRow) -> None:
         """Note the log-probability of the token just sampled and of its likeliest rivals."""
         if self.logprobs is None or self.cumulative_logprob is None:
             return
-        self.cumulative_logprob += logprob
-        wanted = self.params.logprobs or 0
+        self.cumulative_logprob += row[0]
         self.logprobs.append(
-            logprob_entry(self.vocabulary, token_id, logprob, rank, top_ids[:wanted], top[:wanted])
+            logprob_entry(self.vocabulary, token_id, row, self.params.logprobs or 0)
         )
 
 
 def logprob_entry(
-    vocabulary: Vocabulary,
-    token_id: int,
-    logprob: float,
-    rank: int,
-    top_ids: Sequence[int],
-    top_logprobs: Sequence[float],
+    vocabulary: Vocabulary, token_id: int, row: LogprobRow, num_logprobs: int
 ) -> dict[int, Logprob]:
-    """One position's entry: the chosen token first, then the likeliest."""
+    """One position's entry: the chosen token first, then the ``num_logprobs`` likeliest."""
+    logprob, rank, top_ids, top_logprobs = row
     entry = {token_id: Logprob(logprob, rank, _decoded(vocabulary, token_id))}
-    for place, (top_id, top_logprob) in enumerate(zip(top_ids, top_logprobs, strict=True)):
+    likeliest = zip(top_ids[:num_logprobs], top_logprobs[:num_logprobs], strict=True)
+    for place, (top_id, top_logprob) in enumerate(likeliest, 1):
         if top_id not in entry:
-            entry[top_id] = Logprob(top_logprob, place + 1, _decoded(vocabulary, top_id))
+            entry[top_id] = Logprob(top_logprob, place, _decoded(vocabulary, top_id))
     return entry
 
 

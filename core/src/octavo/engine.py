@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from octavo.completion import Completion, logprob_entry
 from octavo.errors import BackendError, UsageError
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from octavo.completion import Vocabulary
     from octavo.models.base import Model
     from octavo.runner import PromptLogprobs, Runner, StepResult
+    from octavo.samples import Samples
     from octavo.sampling_params import SamplingParams
     from octavo.scheduler import Scheduler
     from octavo.token_mask import TokenMask
@@ -138,9 +139,9 @@ class Engine:
 
     def _accept(self, result: StepResult) -> list[ServedRequest]:
         """Append each sampled token, end what is complete; the requests that have news."""
-        token_ids = result.result.token_ids.tolist()
-        logprobs = None if result.result.logprobs is None else _LogprobRows(result.result)
-        unusable = _unusable_rows(result.result)
+        samples = result.samples
+        token_ids = samples.token_ids.tolist()
+        unusable = samples.unusable_rows
         touched: dict[ServedRequest, None] = {}
         previous = None
         for row, (completion, token_id) in enumerate(
@@ -153,8 +154,8 @@ class Engine:
                 touched[self._fail(completion.served)] = None
                 continue
             if completion.num_pending_forks:
-                self._fork(completion, row, token_ids, logprobs)
-            self._append(completion, token_id, row, logprobs)
+                self._fork(completion, row, samples)
+            self._append(completion, token_id, row, samples)
             reason = completion.finish_reason_after(token_id)
             if reason is not None:
                 completion.complete_text(reason)
@@ -164,14 +165,12 @@ class Engine:
             touched[completion.served] = None
         return list(touched)
 
-    def _append(
-        self, completion: Completion, token_id: int, row: int, logprobs: _LogprobRows | None
-    ) -> None:
+    def _append(self, completion: Completion, token_id: int, row: int, samples: Samples) -> None:
         completion.output_token_ids.append(token_id)
         if completion.served.metrics.first_token_time_s is None:
             completion.served.note_first_token()
-        if logprobs is not None and completion.logprobs is not None:
-            completion.add_logprobs(token_id, *logprobs.row(row))
+        if completion.logprobs is not None and samples.has_logprobs:
+            completion.add_logprobs(token_id, samples.logprob_row(row))
         if completion.token_mask is not None:
             completion.token_mask.accept(token_id)
 
@@ -188,8 +187,7 @@ class Engine:
         self,
         parent: Completion,
         row: int,
-        token_ids: Sequence[int],
-        logprobs: _LogprobRows | None,
+        samples: Samples,
     ) -> None:
         """The prompt is computed: let the other answers share its blocks and go their own ways."""
         num_forks, parent.num_pending_forks = parent.num_pending_forks, 0
@@ -204,8 +202,9 @@ class Engine:
             )
             child.token_mask = parent.token_mask and parent.token_mask.fork()
             parent.served.completions.append(child)
-            self._append(child, token_ids[row + nth], row + nth, logprobs)
-            reason = child.finish_reason_after(token_ids[row + nth])
+            token_id = int(samples.token_ids[row + nth])
+            self._append(child, token_id, row + nth, samples)
+            reason = child.finish_reason_after(token_id)
             if reason is None:
                 self.scheduler.fork(parent, child)
             else:
@@ -213,22 +212,22 @@ class Engine:
                 child.finish_reason = reason
 
     def _accept_prompt_logprobs(self, part: PromptLogprobs) -> None:
-        completion, result = part.completion, part.result
-        served, wanted = completion.served, completion.params.prompt_logprobs or 0
-        if served.prompt_logprobs is None or result.logprobs is None:
+        completion, samples = part.completion, part.samples
+        served = completion.served
+        if served.prompt_logprobs is None:
             return
         # A preempted prompt is computed again: keep each position once.
         known = len(served.prompt_logprobs)
-        rows = _LogprobRows(result)
-        for i, token_id in enumerate(result.token_ids.tolist()):
-            if part.first_position + i < known:
-                continue
-            logprob, rank, top_ids, top = rows.row(i)
-            served.prompt_logprobs.append(
-                logprob_entry(
-                    self.vocabulary, token_id, logprob, rank, top_ids[:wanted], top[:wanted]
+        for i, token_id in enumerate(samples.token_ids.tolist()):
+            if part.first_position + i >= known:
+                served.prompt_logprobs.append(
+                    logprob_entry(
+                        self.vocabulary,
+                        token_id,
+                        samples.logprob_row(i),
+                        completion.params.prompt_logprobs or 0,
+                    )
                 )
-            )
         if len(served.prompt_logprobs) == len(served.prompt_token_ids):
             completion.wants_prompt_logprobs = False
             completion.is_special = bool(completion.num_pending_forks)
@@ -268,32 +267,6 @@ class Engine:
         if not failed:
             raise BackendError(message) from error
         return [served.output() for served in failed]
-
-
-class _LogprobRows:
-    """Log-probabilities of a step as Python lists, converted once."""
-
-    def __init__(self, result: Any) -> None:
-        self._logprobs: list[float] = result.logprobs.tolist()
-        self._ranks: list[int] = result.ranks.tolist()
-        self._top_ids: list[list[int]] = result.top_ids.tolist()
-        self._top_logprobs: list[list[float]] = result.top_logprobs.tolist()
-
-    def row(self, index: int) -> tuple[float, int, list[int], list[float]]:
-        """(logprob, rank, top ids, top logprobs) of one row."""
-        return (
-            self._logprobs[index],
-            self._ranks[index],
-            self._top_ids[index],
-            self._top_logprobs[index],
-        )
-
-
-def _unusable_rows(result: Any) -> frozenset[int]:
-    """Rows without a token: their logits held NaN, or nothing was allowed."""
-    if result.valid is None or result.valid.all():
-        return frozenset()
-    return frozenset((~result.valid).nonzero()[0].tolist())
 
 
 def _bad_words(params: SamplingParams, vocabulary: Vocabulary) -> list[list[int]]:

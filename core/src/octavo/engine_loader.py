@@ -276,10 +276,7 @@ def _load_weights(
 def _load_tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:
     from octavo.tokenizer import load_tokenizer
 
-    source = checkpoint.tokenizer
-    if source is None:
-        return None
-    return load_tokenizer(source)
+    return load_tokenizer(checkpoint.tokenizer)
 
 
 def _default_params(config: EngineConfig, checkpoint: Checkpoint) -> SamplingParams:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from octavo.config import EngineConfig
 from octavo.errors import BackendError, UsageError
@@ -224,8 +224,8 @@ class LLM:
 
 def _as_list(prompts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:
     if isinstance(prompts, str | Mapping) or is_token_ids(prompts):
-        return [prompts]
-    return prompts  # type: ignore[return-value]  # a sequence that is not token ids
+        return [cast("Prompt", prompts)]
+    return cast("Sequence[Prompt]", prompts)
 
 
 def _is_batch(messages: Sequence[Any]) -> bool:

@@ -15,7 +15,7 @@ from octavo.batch import GroupBatch, StepBatch
 
 if TYPE_CHECKING:
     from octavo.backend import Capabilities
-    from octavo.ops.protocol import SamplingBatch
+    from octavo.ops.protocol import Array, SamplingBatch
 
 __all__ = ["Buckets"]
 
@@ -101,15 +101,17 @@ def _power_of_two(size: int) -> int:
     return 1 << max(size - 1, 0).bit_length() if size else 0
 
 
-def _pad(array: NDArray[Any], size: int, value: float = 0) -> NDArray[Any]:
-    if size == len(array):
-        return array
-    padded = np.full(size, value, array.dtype)
-    padded[: len(array)] = array
+def _pad(array: Array, size: int, value: float = 0) -> NDArray[Any]:
+    host = np.asarray(array)
+    if size == len(host):
+        return host
+    padded = np.full(size, value, host.dtype)
+    padded[: len(host)] = host
     return padded
 
 
-def _pad_table(table: Int32, num_seqs: int) -> Int32:
+def _pad_table(table: Array, num_seqs: int) -> Int32:
+    table = np.asarray(table)
     padded = np.zeros((num_seqs, _power_of_two(table.shape[1])), np.int32)
     padded[: table.shape[0], : table.shape[1]] = table
     return padded

@@ -66,7 +66,7 @@ def _text_and_ids(prompt: Prompt) -> tuple[str | None, list[int] | None]:
             raise UsageError(f"'prompt' must be text, not {type(text).__name__}.")
         return text, None if ids is None else list(ids)
     if isinstance(prompt, Sequence) and not isinstance(prompt, bytes):
-        return None, list(prompt)
+        return None, [*prompt]
     raise UsageError(
         f"A prompt of type {type(prompt).__name__} cannot be used: pass text, a list of token ids, "
         "or a mapping with 'prompt' or 'prompt_token_ids'."

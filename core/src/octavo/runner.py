@@ -14,6 +14,7 @@ from octavo.batch_rows import BatchRows
 from octavo.kv_store import KVStore
 from octavo.padding import Buckets
 from octavo.sampler import SamplerRows
+from octavo.samples import Samples
 from octavo.step import make_step, map_arrays
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from octavo.cache_plan import CachePlan
     from octavo.completion import Completion
     from octavo.models.base import Model, Weights
-    from octavo.ops.protocol import Ops, SampleResult, SamplingBatch
+    from octavo.ops.protocol import Ops, SamplingBatch
     from octavo.scheduler import Schedule
 
 __all__ = ["PromptLogprobs", "Runner", "StepResult"]
@@ -37,18 +38,18 @@ class PromptLogprobs:
 
     completion: Completion
     first_position: int
-    result: SampleResult
+    samples: Samples
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step sampled: ``result`` (host arrays) has one row for each of ``completions``.
+    """What a step sampled: ``samples`` has one row for each of ``completions``.
 
     A completion stands n times in a row when it just finished a prompt with n answers to come.
     """
 
     completions: list[Completion]
-    result: SampleResult
+    samples: Samples
     prompt_logprobs: list[PromptLogprobs]
 
 
@@ -115,12 +116,10 @@ class Runner:
             sample_indices=wanted.sample_indices,
         )
         batch = self._rows.build(rows, starts, counts, logits_rows)
-        result, prompt_result = self._run(batch, sampling, prompt_spans)
-        if not self._buckets.exact:
-            result = map_arrays(result, lambda array: array[: len(sampled)])
-        self._record(sampled_rows, result.token_ids)
+        samples, prompt_samples = self._run(batch, sampling, prompt_spans)
+        self._record(sampled_rows, samples.token_ids)
         self._measure(time.perf_counter() - started_s, int(last_tokens[-1]) + 1)
-        return StepResult(sampled, result, _split_by_span(prompt_spans, prompt_result))
+        return StepResult(sampled, samples, _split_by_span(prompt_spans, prompt_samples))
 
     def _admit(self, schedule: Schedule) -> None:
         for completion in cast("list[Completion]", schedule.new_requests):
@@ -148,7 +147,7 @@ class Runner:
         answers = np.ones(len(completions), np.int32)
         for i in forking:
             answers[i] += completions[i].num_pending_forks
-        first = np.fromiter((completions[i].index for i in seq_index), np.int32, len(seq_index))
+        first = np.array([completions[i].index for i in seq_index.tolist()], np.int32)
         answers = answers[seq_index]
         starts = np.cumsum(answers, dtype=np.int32) - answers
         nth_answer = np.arange(int(answers.sum()), dtype=np.int32) - np.repeat(starts, answers)
@@ -176,8 +175,9 @@ class Runner:
 
     def _run(
         self, batch: StepBatch, sampling: SamplingBatch, spans: Sequence[_PromptSpan]
-    ) -> tuple[SampleResult, SampleResult | None]:
+    ) -> tuple[Samples, Samples | None]:
         put, get = self._backend.put, self._backend.get
+        num_sampled = len(sampling.temperature)
         targets = None
         if spans:
             targets = self._buckets.pad_rows(np.concatenate([span.targets for span in spans]))
@@ -192,7 +192,8 @@ class Runner:
             map_arrays(sampling, put),
             None if targets is None else put(targets),
         )
-        return map_arrays(result, get), prompt_result and map_arrays(prompt_result, get)
+        samples = Samples.fetch(result, get, slice(num_sampled))
+        return samples, prompt_result and Samples.fetch(prompt_result, get, slice(None))
 
     def _record(self, rows: Int32, token_ids: Int32) -> None:
         """Note each request's new token; of n answers to one prompt, the first keeps the row."""
@@ -221,19 +222,17 @@ class _PromptSpan:
 def _token_masks(
     completions: Sequence[Completion],
 ) -> list[NDArray[np.bool_] | None] | None:
-    masks = [c.token_mask and c.token_mask.allowed() for c in completions]
+    masks = [None if c.token_mask is None else c.token_mask.allowed() for c in completions]
     return masks if any(mask is not None for mask in masks) else None
 
 
-def _split_by_span(
-    spans: Sequence[_PromptSpan], result: SampleResult | None
-) -> list[PromptLogprobs]:
-    if result is None:
+def _split_by_span(spans: Sequence[_PromptSpan], samples: Samples | None) -> list[PromptLogprobs]:
+    if samples is None:
         return []
     split, start = [], 0
     for span in spans:
-        rows = slice(start, start + len(span.targets))
-        part = map_arrays(result, lambda array, rows=rows: array[rows])  # type: ignore[misc]
+        stop = start + len(span.targets)
+        part = samples.part(slice(start, stop))
         split.append(PromptLogprobs(span.completion, span.first_position, part))
-        start = rows.stop
+        start = stop
     return split

@@ -131,7 +131,7 @@ class NullBackend:
         specs = self._model.kv_specs("float32")
         layer_groups = [sorted(set(specs), key=specs.index).index(spec) for spec in specs]
         for cache, group in zip(caches, layer_groups, strict=True):
-            cache.reshape(-1)[groups[group].slots] = batch.token_ids
+            cache.reshape(-1)[np.asarray(groups[group].slots)] = np.asarray(batch.token_ids)
         num_sampled = len(sampling.temperature)
         token_ids = np.zeros(num_sampled, np.int32)
         for row, token in enumerate(batch.logits_rows[:num_sampled].tolist()):
@@ -159,7 +159,8 @@ def _visible(cache: Int32, table: Int32, position: int, window: int | None) -> I
     block_size = cache.shape[1]
     first = 0 if window is None else max(0, position + 1 - window)
     positions = np.arange(first, position + 1)
-    return cache[table[positions // block_size], positions % block_size]
+    seen: Int32 = cache[table[positions // block_size], positions % block_size]
+    return seen
 
 
 def _hash(seen: Sequence[Int32], position: int, vocab_size: int) -> int:

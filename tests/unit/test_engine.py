@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 
@@ -88,6 +89,36 @@ def test_parallel_answers_share_the_prompt_and_go_their_own_ways():
         assert {tuple(a.token_ids) for a in answers} == {
             tuple(answer([index, *prompt], 20, (None, 10)))
         }
+
+
+def test_a_backend_with_buckets_sees_no_other_shapes():
+    shapes = set()
+
+    class Bucketed(NullBackend):
+        caps = dataclasses.replace(NullBackend.caps, token_buckets=(8, 16, 32), seq_buckets=(4, 8))
+
+        def compile(self, step):
+            inner = super().compile(step)
+
+            def checked(weights, caches, batch, plans, sampling, prompt_targets):
+                shapes.add((len(batch.token_ids), len(batch.seq_lens), len(batch.logits_rows)))
+                assert len(sampling.temperature) == len(batch.logits_rows)
+                assert (batch.groups[0].slots[batch.query_start[-1] :] == 0).all()
+                return inner(weights, caches, batch, plans, sampling, prompt_targets)
+
+            return checked
+
+    engine = make_engine(
+        (None, 10), backend=Bucketed(NullModel(VOCAB_SIZE, windows=(None, 10)), verify=True)
+    )
+    expected = {}
+    for index, (prompt, num_tokens) in enumerate(requests(12, seed=3)):
+        engine.add_request(str(index), prompt, greedy(num_tokens, logit_bias={5: 1.0}))
+        expected[str(index)] = answer(prompt, num_tokens, (None, 10))
+    outputs = run(engine)
+    assert {key: output.outputs[0].token_ids for key, output in outputs.items()} == expected
+    # With a spare row for the padding of adjustments, 8 requests need the multiple after 8.
+    assert shapes <= {(t, s, r) for t in (8, 16, 32) for s in (4, 8) for r in (4, 8, 16)}
 
 
 def test_deltas_add_up():

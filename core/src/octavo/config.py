@@ -65,22 +65,16 @@ class EngineConfig:
             value = getattr(self, name)
             if value not in choices:
                 raise UsageError(f"{name}={value!r} is unknown; use one of {', '.join(choices)}.")
-        for name in _POSITIVE:
+        for name, lowest in _WHOLE_NUMBERS.items():
             value = getattr(self, name)
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UsageError(f"{name}={value!r} must be a whole number of at least 1.")
-        if not _is_number(self.gpu_memory_utilization) or not 0 < self.gpu_memory_utilization <= 1:
-            raise UsageError(
-                f"gpu_memory_utilization={self.gpu_memory_utilization!r} must be in (0, 1]."
-            )
-        if not _is_number(self.swap_space) or not 0 <= self.swap_space < 1 << 20:
-            raise UsageError(f"swap_space={self.swap_space!r} must be GiB of host memory, 0 or more.")
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 1 << 64:
-            raise UsageError(f"seed={self.seed!r} must be a whole number in [0, 2^64).")
-        if not isinstance(self.max_logprobs, int) or self.max_logprobs < 0:
-            raise UsageError(f"max_logprobs={self.max_logprobs!r} must be 0 or more.")
+            if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+                raise UsageError(f"{name}={value!r} must be a whole number of at least {lowest}.")
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if not _is_number(value) or not low <= value <= high:
+                raise UsageError(f"{name}={value!r} must be between {low:g} and {high:g}.")
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise UsageError(
                 f"max_num_batched_tokens={self.max_num_batched_tokens} is less than "
@@ -111,14 +105,21 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "scheduling_policy": ("fcfs", "priority"),
     "preemption_mode": ("auto", "recompute", "swap"),
 }
-_POSITIVE = (
-    "block_size",
-    "max_model_len",
-    "kv_cache_memory_bytes",
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "max_num_waiting",
-)
+_WHOLE_NUMBERS = {
+    "block_size": 1,
+    "max_model_len": 1,
+    "kv_cache_memory_bytes": 1,
+    "max_num_seqs": 1,
+    "max_num_batched_tokens": 1,
+    "max_num_waiting": 1,
+    "max_logprobs": 0,
+    "seed": 0,
+}
+_RANGES = {
+    "gpu_memory_utilization": (0.01, 1),
+    "swap_space": (0, 1 << 20),
+    "seed": (0, (1 << 64) - 1),
+}
 
 
 def _is_number(value: object) -> bool:

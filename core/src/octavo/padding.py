@@ -40,9 +40,18 @@ class Buckets:
         """Whether nothing is ever padded."""
         return not (self.tokens or self.seqs)
 
-    def pad_rows(self, rows: Int32) -> Int32:
-        """Indices of flattened tokens, padded with token 0 to a bucket of sequences."""
-        return _pad(rows, _bucket(len(rows), self.seqs))
+    def num_rows(self, sampling: SamplingBatch) -> int:
+        """Rows to sample, padding included.
+
+        Where single logits are adjusted there is a row to spare, for the padding of adjustments.
+        """
+        num_rows = len(sampling.temperature)
+        spare = 0 if self.exact or sampling.plain else 1
+        return _bucket(num_rows + spare, self.seqs)
+
+    def pad_rows(self, rows: Int32, num_rows: int | None = None) -> Int32:
+        """Indices of flattened tokens, padded with token 0 to ``num_rows`` or to a bucket."""
+        return _pad(rows, _bucket(len(rows), self.seqs) if num_rows is None else num_rows)
 
     def pad_batch(self, batch: StepBatch) -> StepBatch:
         """Tokens and sequences up to their buckets; table widths up to a power of two."""
@@ -65,27 +74,25 @@ class Buckets:
 
     def pad_sampling(self, sampling: SamplingBatch) -> SamplingBatch:
         """Greedy padding rows; sparse adjustments padded with some that change nothing."""
-        num_rows = _bucket(len(sampling.temperature), self.seqs)
-        if num_rows == len(sampling.temperature) and sampling.plain:
-            return sampling
-        neutral = {"top_p": 1.0, "repetition_penalty": 1.0}
+        num_rows, spare_row = self.num_rows(sampling), len(sampling.temperature)
+        neutral = {
+            "top_p": 1.0,
+            "repetition_penalty": 1.0,
+            "seen_rows": spare_row,
+            "bias_rows": spare_row,
+        }
         changes: dict[str, Any] = {}
         for field in dataclasses.fields(sampling):
             value = getattr(sampling, field.name)
             if not isinstance(value, np.ndarray):
                 continue
-            if field.name in _SPARSE:
-                changes[field.name] = _pad(value, _power_of_two(len(value)))
-            elif field.name == "mask":
-                changes[field.name] = np.pad(
-                    value, ((0, num_rows - len(value)), (0, 0)), constant_values=True
+            size = _power_of_two(len(value)) if field.name in _SPARSE else num_rows
+            if field.name == "mask":
+                changes["mask"] = np.pad(
+                    value, ((0, size - len(value)), (0, 0)), constant_values=True
                 )
             else:
-                changes[field.name] = _pad(value, num_rows, neutral.get(field.name, 0))
-        # Padding among the seen tokens must name a row without penalties: the one past the end.
-        changes["seen_rows"] = _pad(
-            sampling.seen_rows, len(changes["seen_rows"]), len(sampling.temperature)
-        )
+                changes[field.name] = _pad(value, size, neutral.get(field.name, 0))
         return dataclasses.replace(sampling, **changes)
 
 

@@ -103,10 +103,6 @@ class Runner:
         prompt_spans = self._prompt_spans(completions, special, starts, counts)
 
         last_tokens = np.cumsum(counts, dtype=np.int32) - 1
-        logits_rows = self._buckets.pad_rows(last_tokens[wanted.seq_index])
-        if prompt_spans:
-            prompt_rows = np.concatenate([span.rows for span in prompt_spans])
-            logits_rows = np.concatenate([logits_rows, self._buckets.pad_rows(prompt_rows)])
         sampled = [completions[i] for i in wanted.seq_index.tolist()]
         sampled_rows = rows[wanted.seq_index]
         sampling = self._sampler.build(
@@ -115,6 +111,12 @@ class Runner:
             masks=_token_masks(sampled),
             sample_indices=wanted.sample_indices,
         )
+        logits_rows = self._buckets.pad_rows(
+            last_tokens[wanted.seq_index], self._buckets.num_rows(sampling)
+        )
+        if prompt_spans:
+            prompt_rows = np.concatenate([span.rows for span in prompt_spans])
+            logits_rows = np.concatenate([logits_rows, self._buckets.pad_rows(prompt_rows)])
         batch = self._rows.build(rows, starts, counts, logits_rows)
         samples, prompt_samples = self._run(batch, sampling, prompt_spans)
         self._record(sampled_rows, samples.token_ids)

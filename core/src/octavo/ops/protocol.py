@@ -41,16 +41,24 @@ class Array(Protocol):
     """What model code may do with an array: arithmetic, static slices, reshape, shape, dtype."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Static: known while a step is traced."""
+        ...
+
     @property
-    def dtype(self) -> Any: ...
+    def dtype(self) -> Any:
+        """The array library's own dtype object."""
+        ...
+
     def __getitem__(self, key: Any, /) -> Any: ...
     def __add__(self, other: Any, /) -> Any: ...
     def __sub__(self, other: Any, /) -> Any: ...
     def __mul__(self, other: Any, /) -> Any: ...
     def __len__(self) -> int: ...
     @property
-    def reshape(self) -> Callable[..., Any]: ...
+    def reshape(self) -> Callable[..., Any]:
+        """``reshape(*shape)``; a property only so that every library's signature fits."""
+        ...
 
 
 LinearWeight: TypeAlias = Any
@@ -206,9 +214,7 @@ class Ops(Protocol):
         """Rotate the first ``2 * half`` features, pairing i with i + half (the Llama layout)."""
         ...
 
-    def silu_mul(
-        self, gate_up: Float[Array, "tokens two_inner"]
-    ) -> Float[Array, "tokens inner"]:
+    def silu_mul(self, gate_up: Float[Array, "tokens two_inner"]) -> Float[Array, "tokens inner"]:
         """``silu(gate) * up`` where gate is the first half of the features and up the second."""
         ...
 
@@ -233,7 +239,7 @@ class Ops(Protocol):
         v: Float[Array, "tokens kv_heads head_dim"],
         plan: Any,
     ) -> Cache:
-        """Store K and V of this step's tokens at the plan's slots. The argument ``cache`` is dead."""
+        """Store K and V of this step's tokens at the plan's slots. ``cache`` is dead afterwards."""
         ...
 
     def paged_attention(
@@ -280,9 +286,7 @@ class Ops(Protocol):
         """Rows of x by index (the positions whose logits are wanted)."""
         ...
 
-    def sample(
-        self, logits: Float[Array, "rows vocab"], sampling: SamplingBatch
-    ) -> SampleResult:
+    def sample(self, logits: Float[Array, "rows vocab"], sampling: SamplingBatch) -> SampleResult:
         """One token per row of float32 logits; see SamplingBatch and octavo.ops.sampling."""
         ...
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from paged_executor import VOCABULARY, PagedExecutor, fingerprints, next_token
+
 from octavo.errors import CapacityError
 from octavo.request import FinishReason, Request
 from octavo.scheduler import GroupConfig, PreemptionCosts, Scheduler, SchedulerConfig
-from paged_executor import VOCABULARY, PagedExecutor, fingerprints, next_token
 
 STOP_TOKEN = 0
 MAX_STEPS = 3000

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from octavo.scheduler import GroupConfig, PreemptionCosts, SchedulerConfig
 from paged_executor import VOCABULARY
 from scheduler_simulation import Job, Scenario, Simulation
+
+from octavo.scheduler import GroupConfig, PreemptionCosts, SchedulerConfig
 
 MAX_OUTPUT = 20
 PREFIXES = [[1, 2, 3, 1, 2, 3, 3, 2, 1, 1, 0, 2], [1, 2, 3, 1, 0, 0], [2], [3]]
@@ -114,7 +114,7 @@ def test_every_request_ends_with_the_tokens_of_a_run_alone(scenario):
     Simulation(scenario).run()
 
 
-@bounded(200)
+@bounded(120)
 @given(tight_scenarios)
 def test_every_request_ends_when_the_cache_is_far_too_small(scenario):
     Simulation(scenario).run()

@@ -8,6 +8,7 @@ from octavo.block_tables import BlockTables
 from octavo.request import Request, RequestStatus
 from octavo.scheduling.capacity import smallest_chunk
 from octavo.scheduling.config import PreemptionCosts, SchedulerConfig
+from octavo.scheduling.preemption import should_swap
 from octavo.scheduling.roster import Roster
 from octavo.scheduling.schedule import Schedule
 from octavo.scheduling.stats import Counters
@@ -123,15 +124,16 @@ class Planner:
         wanted = min(num_remaining, request.max_chunk_tokens or num_remaining)
         if not self._config.enable_chunked_prefill:
             return wanted if wanted <= tokens_left else 0
-        if wanted > tokens_left // 2 and self._has_others(request):
+        if wanted > tokens_left // 2 and self._is_awaited(request):
             wanted = min(wanted, max(tokens_left // 2, self._config.block_size))
         return min(wanted, tokens_left)
 
-    def _has_others(self, request: Request) -> bool:
-        """Somebody else waits for prefill tokens."""
-        is_queued = request.row < 0
-        return self._roster.num_queued > is_queued or any(
-            other.is_prefilling and other is not request for other in self._roster.running
+    def _is_awaited(self, request: Request) -> bool:
+        """Somebody whose turn comes later in this step wants prefill tokens too."""
+        if request.row < 0:
+            return self._roster.num_queued > 1
+        return self._roster.num_queued > 0 or any(
+            other.is_prefilling and other.rank > request.rank for other in self._roster.running
         )
 
     def _make_room(self, request: Request, wanted: int, step: _Step) -> int:
@@ -165,7 +167,7 @@ class Planner:
         """Take the blocks of a request that is not part of this step."""
         self._roster.leave(request)
         request.num_preemptions += 1
-        if self._should_swap(request):
+        if should_swap(request, self._tables, self._config, self._swap_costs):
             self._counters.num_swap_preemptions += 1
             self._tables.swap_out(request)
             self._roster.queue(request, RequestStatus.SWAPPED)
@@ -175,19 +177,6 @@ class Planner:
             request.num_computed_tokens = 0
             request.is_prefilling = True
             self._roster.queue(request, RequestStatus.WAITING)
-
-    def _should_swap(self, request: Request) -> bool:
-        mode, costs = self._config.preemption_mode, self._swap_costs
-        if mode == "recompute" or not self._tables.can_swap_out(request):
-            return False
-        if mode == "swap":
-            return True
-        if costs is None:
-            return False
-        groups = range(len(self._tables.pools))
-        num_blocks = sum(self._tables.count_held(request, group) for group in groups)
-        swap_s = 2 * num_blocks * costs.seconds_per_swapped_block
-        return swap_s < request.num_computed_tokens * costs.seconds_per_recomputed_token
 
     def _start_queued(self, step: _Step) -> None:
         """Start or resume queued requests in order of rank, until one does not fit."""

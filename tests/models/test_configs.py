@@ -175,6 +175,37 @@ def test_what_a_config_leaves_out_is_as_in_transformers(architecture, config_cla
     assert from_full.vocab_size == full["vocab_size"]
 
 
+@pytest.mark.parametrize(
+    ("architecture", "config_class", "fields"),
+    [
+        ("Gemma2ForCausalLM", transformers.Gemma2Config, {}),
+        ("Gemma3ForCausalLM", transformers.Gemma3TextConfig, {}),
+        ("Gemma3ForCausalLM", transformers.Gemma3TextConfig, {"sliding_window_pattern": 4}),
+        ("Qwen2ForCausalLM", transformers.Qwen2Config, {"use_sliding_window": True}),
+        (
+            "Qwen3ForCausalLM",
+            transformers.Qwen3Config,
+            {"use_sliding_window": True, "max_window_layers": 3},
+        ),
+        (
+            "SmolLM3ForCausalLM",
+            transformers.SmolLM3Config,
+            {"use_sliding_window": True, "sliding_window": 5, "no_rope_layer_interval": 3},
+        ),
+    ],
+)
+def test_windowed_layers_of_configs_from_before_layer_types(architecture, config_class, fields):
+    fields = {**SIZES, "num_hidden_layers": 30, **fields}
+    config = config_class(**fields)
+    model = build_model({**fields, "architectures": [architecture]})
+    windows = [layer.attention.window for layer in model.layers]
+    assert windows == [
+        config.sliding_window if layer_type == "sliding_attention" else None
+        for layer_type in config.layer_types
+    ]
+    assert len(set(windows)) == 2
+
+
 def test_gemma3_4b_as_the_hub_has_it():
     """A multimodal config in the older style, sparse: transformers' defaults fill it up."""
     text_config = {

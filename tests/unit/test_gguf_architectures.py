@@ -410,6 +410,27 @@ class TestSettings:
         with pytest.raises(ModelLoadError, match=message):
             self.open(tmp_path, setting, drop=(setting[1],))
 
+    @pytest.mark.parametrize("value", [[1, 2], ["a"] * 1000, [0.5], "x", -1, True, 1e30])
+    @pytest.mark.parametrize(
+        "key",
+        [
+            *[key for _, key, _ in LLAMA_SETTINGS],
+            *("general.type", "general.alignment", "split.tensors.count", "llama.expert_count"),
+            *("llama.rope.scaling.type", "llama.rope.scale_linear", "llama.attention.key_length"),
+            *("llama.attention.sliding_window", "tokenizer.ggml.eos_token_id"),
+            *("general.sampling.top_k", "llama.rope.dimension_count"),
+        ],
+    )
+    def test_a_value_of_the_wrong_kind_loads_or_is_refused(self, tmp_path, key, value):
+        kind = {list: "array", str: "string", int: "int32", bool: "bool", float: "float32"}
+        message = ""
+        try:
+            checkpoint = self.open(tmp_path, (kind[type(value)], key, value), drop=(key,))
+        except ModelLoadError as error:
+            message = str(error)
+        assert message or checkpoint.config["architectures"]
+        assert len(message) < 600 + len(str(tmp_path))  # no vocabulary in a message
+
     def test_a_missing_key_is_named(self, tmp_path):
         with pytest.raises(ModelLoadError, match=r"llama\.block_count is missing"):
             self.open(tmp_path, drop=("llama.block_count",))
@@ -443,6 +464,14 @@ def test_a_tensor_without_a_place_is_refused(tmp_path, name):
 def test_a_vocabulary_without_weights_is_refused(tmp_path):
     path = write_gguf(tmp_path / "t.gguf", "llama", LLAMA_SETTINGS, {})
     with pytest.raises(ModelLoadError, match=r"token_embd\.weight is missing"):
+        GGUFSource(path)
+
+
+@pytest.mark.parametrize("name", ["blk.0.ffn_up.weight", "rope_freqs.weight"])
+def test_three_dimensions_are_refused(tmp_path, name):
+    tensors = llama_tensors(GGMLQuantizationType.F16) | {name: np.ones((2, 2, 4))}
+    path = write_gguf(tmp_path / "t.gguf", "llama", LLAMA_SETTINGS, tensors)
+    with pytest.raises(ModelLoadError, match=rf"'{name}' has the shape \(2, 2, 4\)"):
         GGUFSource(path)
 
 

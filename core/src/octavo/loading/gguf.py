@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,12 +84,10 @@ class GGUFSource:
         target = np.empty(placed.shape, numpy_dtype(dtype)) if out is None else out
         if target.shape != placed.shape:
             raise ValueError(f"{name}: {target.shape=} differs from the tensor's {placed.shape}")
-        with np.errstate(over="ignore", invalid="ignore"):  # infinite scales in a broken file
-            if placed.hf.offset or len(placed.shape) == 1:
-                _unpack_vector(rows, quant_type, order, placed.hf.offset, target)
-            else:
-                stored = target.T if placed.hf.transposed else target
-                _unpack_rows(rows, quant_type, order, stored.reshape(-1, stored.shape[-1]))
+        if placed.hf.offset or len(placed.shape) == 1:
+            _unpack_vector(rows, quant_type, order, placed.hf.offset, target)
+        else:
+            _unpack_rows(rows, quant_type, order, target.T if placed.hf.transposed else target)
         placed.file.release(placed.tensor)
         return target
 
@@ -118,9 +117,9 @@ class GGUFSource:
                     )
                 tensors[name] = (file, tensor)
         expected = self.metadata.get("split.tensors.count", len(tensors))
-        if expected != len(tensors):
+        if type(expected) is not int or expected != len(tensors):
             raise ModelLoadError(
-                f"{self._path}: split.tensors.count is {expected!r}, but the "
+                f"{self._path}: split.tensors.count is {reprlib.repr(expected)}, but the "
                 f"{len(self._files)} files hold {len(tensors)} tensors; a part is missing or "
                 "belongs to another model"
             )
@@ -130,7 +129,7 @@ class GGUFSource:
         self, tensors: Mapping[str, tuple[GGUFFile, GGUFTensor]], architecture: str
     ) -> Iterator[tuple[str, _Placed]]:
         name_map = NAME_MAPS[architecture]
-        num_layers = self.metadata[f"{architecture}.block_count"]
+        num_layers = self.config["n_layer" if architecture == "gpt2" else "num_hidden_layers"]
         for gguf_name, (file, tensor) in tensors.items():
             if gguf_name in ROPE_FACTOR_TENSORS:
                 continue
@@ -141,13 +140,22 @@ class GGUFSource:
                     f"architecture {architecture} with {num_layers} layers; leaving it out would "
                     "change the model"
                 )
+            if len(tensor.shape) > 2:
+                raise ModelLoadError(
+                    f"{file.path}: {gguf_name!r} has the shape {tensor.shape}; expected a matrix "
+                    "or a vector"
+                )
             placed = _Placed(file, tensor, hf)
             self._row_order(placed)  # raises where the rows do not divide into heads
             yield hf.name, placed
 
     def _rope_factors(self, file: GGUFFile, tensor: GGUFTensor) -> list[float]:
-        values = np.empty((1, tensor.shape[-1]), np.float32)
-        _unpack_rows(file.rows(tensor)[:1], tensor.quant_type, None, values)
+        if len(tensor.shape) != 1:
+            raise ModelLoadError(
+                f"{file.path}: {tensor.name!r} has the shape {tensor.shape}; expected a vector"
+            )
+        values = np.empty((1, *tensor.shape), np.float32)
+        _unpack_rows(file.rows(tensor), tensor.quant_type, None, values)
         return [float(value) for value in values[0]]
 
     def _row_order(self, placed: _Placed) -> NDArray[np.intp] | None:
@@ -184,9 +192,9 @@ def _unpack_rows(
         chunk = slice(start, min(start + rows_per_chunk, num_rows))
         packed = rows[chunk] if order is None else rows[order[chunk]]
         weights = target[chunk] if in_place else scratch[: len(packed)]
-        quant_type.unpack(
-            packed.reshape(-1, quant_type.block_bytes), weights.reshape(-1, quant_type.block_size)
-        )
+        blocks = packed.reshape(-1, quant_type.block_bytes)
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite scales in a broken file
+            quant_type.unpack(blocks, weights.reshape(-1, quant_type.block_size))
         if not in_place:
             convert(weights, target[chunk])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,21 +28,22 @@ _GEMMA_27B_LAYERS = {"gemma2": 46, "gemma3": 62}
 def check_architecture(path: Path, metadata: Mapping[str, Any]) -> str:
     """The file's architecture if it is a language model of a known one; ModelLoadError if not."""
     file_type = metadata.get("general.type", "model")
-    if file_type != "model":
-        raise ModelLoadError(f"{path}: general.type is {file_type!r}; expected 'model'")
+    if not isinstance(file_type, str) or file_type != "model":
+        raise ModelLoadError(f"{path}: general.type is {reprlib.repr(file_type)}; expected 'model'")
     architecture = metadata.get("general.architecture")
     if not isinstance(architecture, str) or architecture not in NAME_MAPS:
-        close = difflib.get_close_matches(str(architecture), NAME_MAPS, n=1)
+        shown = reprlib.repr(architecture)
+        close = difflib.get_close_matches(shown, NAME_MAPS, n=1)
         hint = f" (the nearest is {close[0]})" if close else ""
         raise ModelLoadError(
-            f"{path}: the GGUF architecture {architecture!r} is not supported{hint}. "
+            f"{path}: the GGUF architecture {shown} is not supported{hint}. "
             f"Known: {', '.join(NAME_MAPS)}. Use the model's safetensors files where they exist"
         )
-    if metadata.get(f"{architecture}.expert_count"):
+    num_experts = GGUFFields(path, metadata, architecture).optional_count("expert_count")
+    if num_experts is not None:
         raise ModelLoadError(
-            f"{path}: a mixture of experts ({architecture}.expert_count is "
-            f"{metadata[f'{architecture}.expert_count']!r}), which cannot be read from GGUF yet. "
-            "Use the model's safetensors files"
+            f"{path}: a mixture of experts ({architecture}.expert_count is {num_experts}), which "
+            "cannot be read from GGUF yet. Use the model's safetensors files"
         )
     return architecture
 

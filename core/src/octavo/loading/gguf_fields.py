@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,8 @@ class GGUFFields:
 
     def error(self, key: str, expected: str) -> ModelLoadError:
         """An error about the key's value, to be raised by the caller."""
-        return ModelLoadError(
-            f"{self._path}: {self._prefix}{key} is {self.get(key)!r}; expected {expected}"
-        )
+        value = reprlib.repr(self.get(key))  # shortened: it may be a whole vocabulary
+        return ModelLoadError(f"{self._path}: {self._prefix}{key} is {value}; expected {expected}")
 
     def count(self, key: str, default: int | None = None) -> int:
         """A positive integer; an array is accepted where all its entries are the same."""
@@ -48,7 +48,7 @@ class GGUFFields:
 
     def optional_count(self, key: str) -> int | None:
         """As ``count``, with None for a missing key and for 0, which stands for "off"."""
-        return None if self.get(key) in (None, 0) else self.count(key)
+        return None if self._is_off(key) else self.count(key)
 
     def number(self, key: str, default: float | None = None) -> float:
         """A finite number above 0."""
@@ -59,7 +59,11 @@ class GGUFFields:
 
     def optional_number(self, key: str) -> float | None:
         """As ``number``, with None for a missing key and for 0, which stands for "off"."""
-        return None if self.get(key) in (None, 0) else self.number(key)
+        return None if self._is_off(key) else self.number(key)
+
+    def _is_off(self, key: str) -> bool:
+        value = self.get(key)
+        return value is None or (type(value) in (int, float) and value == 0)
 
     def _value(self, key: str, default: float | None) -> Any:
         if not self.has(key) and default is None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,7 +189,7 @@ def _alignment_bytes(reader: Reader, metadata: Mapping[str, Any]) -> int:
     is_power_of_two = type(alignment) is int and alignment > 0 and alignment & (alignment - 1) == 0
     if not is_power_of_two or alignment > _MAX_ALIGNMENT_BYTES:
         raise reader.error(
-            f"general.alignment is {alignment!r}; expected a power of two up to "
+            f"general.alignment is {reprlib.repr(alignment)}; expected a power of two up to "
             f"{_MAX_ALIGNMENT_BYTES}"
         )
     return int(alignment)

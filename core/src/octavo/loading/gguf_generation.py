@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,9 @@ def generation_config(path: Path, metadata: Mapping[str, Any], vocab_size: int) 
     sampling = {name: metadata[key] for name, key in _SAMPLING_KEYS.items() if key in metadata}
     for name, value in sampling.items():
         if type(value) not in (int, float):
-            raise ModelLoadError(f"{path}: {_SAMPLING_KEYS[name]} is {value!r}; expected a number")
+            raise ModelLoadError(
+                f"{path}: {_SAMPLING_KEYS[name]} is {reprlib.repr(value)}; expected a number"
+            )
     return config | sampling | ({"do_sample": True} if sampling else {})
 
 
@@ -69,7 +72,7 @@ def _token_ids(
         if token_id is None:
             continue
         if type(token_id) is not int:
-            raise ModelLoadError(f"{path}: {key} is {token_id!r}; expected a token id")
+            raise ModelLoadError(f"{path}: {key} is {reprlib.repr(token_id)}; expected a token id")
         if 0 <= token_id < vocab_size:
             token_ids.append(token_id)
         else:

@@ -75,8 +75,10 @@ def _scaling_by_type(fields: GGUFFields) -> dict[str, Any] | None:
     kind = fields.get("rope.scaling.type")
     if kind is None and fields.has("rope.scale_linear"):  # written before rope.scaling.* existed
         return _linear(fields.number("rope.scale_linear"))
-    if kind in (None, "none"):
+    if kind is None or (isinstance(kind, str) and kind == "none"):
         return None
+    if not isinstance(kind, str):
+        raise fields.error("rope.scaling.type", "a string")
     if kind == "linear":
         return _linear(fields.number("rope.scaling.factor"))
     if kind == "yarn":

@@ -6,57 +6,79 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from octavo.errors import UsageError
-from octavo.tokenizer.content_parts import reads_content_parts
 
-__all__ = ["plain_data", "plain_messages"]
+__all__ = ["join_parts", "plain_data", "plain_messages", "shows_parts"]
 
+_PART_WRITTEN_OUT = ("'type': 'text'", '"type": "text"', '"type":"text"')
 _REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 
 
-def plain_messages(messages: Sequence[Mapping[str, Any]], source: str) -> list[dict[str, Any]]:
-    """Copies of the messages that a template may be given, which cannot reach the caller's.
+def plain_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Checked copies of the messages, through which no template can reach the caller's.
 
-    Content in parts becomes one text unless the template reads parts. Reasoning is found under each
-    of its usual names, as transformers has it.
+    Reasoning is found under each of its usual names, as transformers has it.
     """
     if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
         raise UsageError(
             'Chat messages are a list of {"role": …, "content": …} objects, '
             f"got {type(messages).__name__}."
         )
-    return [_plain_message(index, message, source) for index, message in enumerate(messages)]
+    return [_plain_message(index, message) for index, message in enumerate(messages)]
 
 
-def _plain_message(index: int, message: Any, source: str) -> dict[str, Any]:
+def _plain_message(index: int, message: Any) -> dict[str, Any]:
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise UsageError(
             f'messages[{index}] is {message!r}, expected an object with a "role" such as "user".'
         )
     plain: dict[str, Any] = plain_data(message)
     content = plain.get("content")
-    if not isinstance(content, str | list | None):
+    if isinstance(content, list):
+        plain["content"] = [_text_part(index, part) for part in content]
+    elif content is not None and not isinstance(content, str):
         raise UsageError(
             f"messages[{index}] has content of the type {type(content).__name__}, expected text or "
             "a list of parts."
         )
-    if isinstance(content, list) and not reads_content_parts(source):
-        plain["content"] = "\n".join(_part_text(index, part) for part in content)
     given = [plain[key] for key in _REASONING_KEYS if plain.get(key) is not None]
     if given:
         plain = {"thinking": given[0], **plain, "reasoning_content": given[0]}
     return plain
 
 
-def _part_text(index: int, part: Any) -> str:
+def _text_part(index: int, part: Any) -> dict[str, Any]:
     if isinstance(part, str):
-        return part
+        return {"type": "text", "text": part}
     if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
-        return str(part["text"])
+        return part
     kind = part.get("type") if isinstance(part, dict) else type(part).__name__
     raise UsageError(
-        f"messages[{index}] has a content part of the type {kind!r}, and the model's chat template "
-        'takes text only: {"type": "text", "text": …}.'
+        f"messages[{index}] has a content part of the type {kind!r}; only text can be used: "
+        '{"type": "text", "text": …}.'
     )
+
+
+def join_parts(chat: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The messages with content in parts made one text, a part to a line."""
+    return [
+        {**message, "content": "\n".join(_part_texts(message))}
+        if isinstance(message.get("content"), list)
+        else dict(message)
+        for message in chat
+    ]
+
+
+def shows_parts(prompt: str, chat: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a prompt has the text of all parts, and not the list as a program writes it."""
+    texts = [text for message in chat for text in _part_texts(message)]
+    return all(text.strip() in prompt for text in texts) and not any(
+        written in prompt for written in _PART_WRITTEN_OUT
+    )
+
+
+def _part_texts(message: Mapping[str, Any]) -> list[str]:
+    content = message.get("content")
+    return [part["text"] for part in content] if isinstance(content, list) else []
 
 
 def plain_data(value: Any) -> Any:

@@ -10,7 +10,12 @@ from jinja2.exceptions import TemplateSyntaxError
 from octavo.errors import UsageError
 from octavo.suggest import choices
 from octavo.tokenizer.base import Tokenizer
-from octavo.tokenizer.chat_messages import plain_data, plain_messages
+from octavo.tokenizer.chat_messages import (
+    join_parts,
+    plain_data,
+    plain_messages,
+    shows_parts,
+)
 from octavo.tokenizer.template_sandbox import TEMPLATE_NAME, compile_template
 
 __all__ = ["encode_chat", "render_chat"]
@@ -45,7 +50,7 @@ def render_chat(
             "continue_final_message goes on with the last message and add_generation_prompt opens "
             "a new one: set add_generation_prompt=False."
         )
-    chat = plain_messages(messages, source)
+    chat = plain_messages(messages)
     if continue_final_message:
         _mark_end(chat)
     variables = {
@@ -56,7 +61,7 @@ def render_chat(
         "documents": None if documents is None else _objects(documents, "documents"),
         "add_generation_prompt": add_generation_prompt,
     }
-    prompt = _render(source, variables)
+    prompt = _render_parts(source, variables)
     return _cut_at_mark(prompt) if continue_final_message else prompt
 
 
@@ -94,6 +99,20 @@ def _objects(values: Sequence[Any], what: str) -> Any:
     return plain_data(list(values))
 
 
+def _render_parts(source: str, variables: dict[str, Any]) -> str:
+    """The prompt; a template that cannot read content in parts gets it as text."""
+    chat = variables["messages"]
+    if not any(isinstance(message.get("content"), list) for message in chat):
+        return _render(source, variables)
+    try:
+        prompt = _render(source, variables)
+    except UsageError:
+        prompt = ""
+    if prompt and shows_parts(prompt, chat):
+        return prompt
+    return _render(source, {**variables, "messages": join_parts(chat)})
+
+
 def _render(source: str, variables: dict[str, Any]) -> str:
     try:
         return compile_template(source)(**variables)
@@ -125,10 +144,9 @@ def _mark_end(chat: list[dict[str, Any]]) -> None:
     if isinstance(content, str):
         chat[-1]["content"] = content + _END_MARK
         return
-    texts = [part for part in content or () if isinstance(part, dict) and "text" in part]
-    if not texts:
+    if not content:
         raise UsageError("continue_final_message needs a last message with text to go on with.")
-    texts[-1]["text"] = str(texts[-1]["text"]) + _END_MARK
+    content[-1] = {**content[-1], "text": content[-1]["text"] + _END_MARK}
 
 
 def _cut_at_mark(prompt: str) -> str:

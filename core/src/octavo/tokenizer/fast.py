@@ -52,11 +52,14 @@ class FastTokenizer(Tokenizer):
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids of `text`."""
-        return self.encode_batch([text], add_special_tokens=add_special_tokens)[0]
+        _check_text(text)
+        ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+        return ids
 
     def encode_batch(
         self, texts: Sequence[str], *, add_special_tokens: bool = True
     ) -> list[list[int]]:
+        """Token ids of each text, on several threads where there are many."""
         for text in texts:
             _check_text(text)
         encodings = self._backend.encode_batch_fast(
@@ -71,6 +74,7 @@ class FastTokenizer(Tokenizer):
         skip_special_tokens: bool = True,
         spaces_between_special_tokens: bool = True,
     ) -> str:
+        """Text of `ids`."""
         skipped = self.special_ids if skip_special_tokens else frozenset[int]()
         kept = [token_id for token_id in ids if token_id not in skipped]
         if self.pieces is not None:
@@ -92,11 +96,13 @@ class FastTokenizer(Tokenizer):
         return text + self._backend.decode(run, skip_special_tokens=False)
 
     def id_to_token(self, token_id: int) -> str:
+        """The token of an id, or ""."""
         if not 0 <= token_id <= _MAX_TOKEN_ID:
             return ""
         return self._backend.id_to_token(token_id) or ""
 
     def token_to_id(self, token: str) -> int | None:
+        """The id of a token, or None."""
         return self._backend.token_to_id(token)
 
 

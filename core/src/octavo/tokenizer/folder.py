@@ -37,7 +37,7 @@ def load_fast_tokenizer(folder: Path) -> FastTokenizer:
         backend = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:
         raise ModelLoadError(
-            f"{path} is not a tokenizer that tokenizers {tokenizers.__version__} can read: {error}. "
+            f"{path} cannot be read by tokenizers {tokenizers.__version__}: {error}. "
             "Fetch the file again, or upgrade: pip install -U tokenizers"
         ) from error
     config = read_json(folder / "tokenizer_config.json")

@@ -31,6 +31,7 @@ class SlowTokenizer(Tokenizer):
         self.chat_template = chat_template
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of `text`."""
         return list(self._backend.encode(text, add_special_tokens=add_special_tokens))
 
     def decode(
@@ -40,6 +41,7 @@ class SlowTokenizer(Tokenizer):
         skip_special_tokens: bool = True,
         spaces_between_special_tokens: bool = True,
     ) -> str:
+        """Text of `ids`."""
         return str(
             self._backend.decode(
                 [token_id for token_id in ids if 0 <= token_id < self.vocab_size],
@@ -50,11 +52,13 @@ class SlowTokenizer(Tokenizer):
         )
 
     def id_to_token(self, token_id: int) -> str:
+        """The token of an id, or ""."""
         if not 0 <= token_id < self.vocab_size:
             return ""
         return str(self._backend.convert_ids_to_tokens(token_id) or "")
 
     def token_to_id(self, token: str) -> int | None:
+        """The id of a token, or None."""
         token_id = self._backend.convert_tokens_to_ids(token)
         known = token_id is not None and self.id_to_token(token_id) == token
         return int(token_id) if known else None
@@ -76,7 +80,8 @@ def load_slow_tokenizer(folder: Path) -> Tokenizer:
     except Exception as error:
         raise ModelLoadError(
             f"{folder} has no tokenizer.json, and transformers cannot load its tokenizer: {error} "
-            "Add a tokenizer.json to the folder, or point --tokenizer to one that has it."
+            "A tokenizer.model needs pip install sentencepiece protobuf; else add a tokenizer.json "
+            "to the folder, or point --tokenizer to one that has it."
         ) from error
     eos_token_ids = read_eos_token_ids(folder)
     chat_template = read_chat_template(folder, read_json(folder / "tokenizer_config.json"))

@@ -35,7 +35,7 @@ from octavo.tokenizer.template_limits import (
     measure,
 )
 
-__all__ = ["TEMPLATE_NAME", "compile_template", "parse_template"]
+__all__ = ["TEMPLATE_NAME", "compile_template"]
 
 TEMPLATE_NAME = "<chat template>"
 """Stands for the file in tracebacks."""
@@ -45,14 +45,8 @@ _MAX_COMPILED = 64
 
 # Filters that look at members without writing them out.
 _SELECTING_FILTERS = frozenset(
-    ("length", "count", "first", "last", "list", "items", "map", "default", "d")
-    + ("select", "reject", "selectattr", "rejectattr")
-)
-
-
-def parse_template(source: str) -> nodes.Template:
-    """The syntax tree of a template; raises Jinja's TemplateSyntaxError."""
-    return _Environment().parse(source)
+    ["length", "count", "first", "last", "list", "items", "map", "default", "d"]
+) | frozenset(["select", "reject", "selectattr", "rejectattr"])
 
 
 @functools.lru_cache(maxsize=_MAX_COMPILED)

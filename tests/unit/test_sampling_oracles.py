@@ -36,6 +36,7 @@ from transformers.generation.logits_process import (
 from octavo.ops import sampling_portable
 from octavo.ops.protocol import SampleResult, SamplingBatch
 from octavo.ops.sampling import sample, token_logprobs
+from octavo.ops.sampling_weights import steps_per_logit, weights
 from octavo.sampler import SamplerRows
 from octavo.sampling_params import SamplingParams
 
@@ -249,6 +250,47 @@ def test_other_namespaces_give_numpys_tokens(sampler, vocab_size):
         np.testing.assert_allclose(
             np.asarray(found.logprobs)[ordinary], expected.logprobs[ordinary], atol=2e-5, rtol=1e-5
         )
+
+
+NAMESPACES = {
+    "torch": (torch_xp, torch.from_numpy, lambda function: function),
+    "jax": (jnp, jnp.asarray, jax.jit),
+}
+
+
+@pytest.mark.parametrize("namespace", NAMESPACES.values(), ids=NAMESPACES)
+def test_weights_are_the_same_to_the_last_bit(namespace):
+    other_xp, put, compiled = namespace
+    rng = np.random.default_rng(6)
+    temperature = rng.uniform(0.01, 2, (500, 1)).astype(np.float32)
+    logits = rng.normal(0, 5, (500, 300)).astype(np.float32)
+    largest = logits.max(axis=1, keepdims=True)
+
+    def weigh(xp, logits, largest, temperature):
+        per_logit = steps_per_logit(xp, temperature)
+        return per_logit, weights(xp, logits, largest, per_logit)
+
+    expected = weigh(xp, logits, largest, temperature)
+    found = compiled(partial(weigh, other_xp))(put(logits), put(largest), put(temperature))
+    np.testing.assert_array_equal(np.asarray(found[0]), expected[0])
+    np.testing.assert_array_equal(np.asarray(found[1]), expected[1])
+
+
+@pytest.mark.parametrize("namespace", NAMESPACES.values(), ids=NAMESPACES)
+def test_adjusted_logits_are_the_same_to_the_last_bit(namespace):
+    other_xp, put, compiled = namespace
+    rng = np.random.default_rng(7)
+    logits = rng.normal(0, 5, (300, 200)).astype(np.float32)
+    batch = random_batch(rng, 300, 200)
+    expected = sampling_portable.adjusted_logits(xp, logits, batch)
+
+    def adjust(logits, arrays):
+        same = dataclasses.replace(batch, **arrays)
+        return sampling_portable.adjusted_logits(other_xp, logits, same)
+
+    arrays = {name: put(getattr(batch, name)) for name in ARRAY_FIELDS}
+    found = compiled(adjust)(put(logits), arrays)
+    np.testing.assert_array_equal(np.asarray(found), expected)
 
 
 @pytest.mark.parametrize("sampler", [on_torch, on_jax])

@@ -42,6 +42,7 @@ def reference(smollm2_path):
     folder, name = str(smollm2_path.parent), smollm2_path.name
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
     model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32).eval()
+    model.generation_config.eos_token_id = None  # as ignore_eos: go on past the end
     answers = []
     for prompt in PROMPTS:
         ids = tokenizer(prompt, return_tensors="pt").input_ids
@@ -49,7 +50,6 @@ def reference(smollm2_path):
             ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=NUM_TOKENS,
-            min_new_tokens=NUM_TOKENS,
             do_sample=False,
         )
         answers.append((ids[0].tolist(), output[0, ids.shape[1] :].tolist()))

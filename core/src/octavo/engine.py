@@ -85,7 +85,7 @@ class Engine:
             token_ids,
             params,
             max_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
-            request_key=self._num_requests,
+            request_key=self._num_requests + 1,  # 0 is the key of requests with their own seed
             vocabulary=self.vocabulary,
             bad_words_token_ids=_bad_words(params, self.vocabulary),
         )

@@ -1,5 +1,7 @@
 """Tokenizers from folders, against transformers on the same folders."""
 
+# ruff: noqa: S105, S106 - tokens of a vocabulary are no passwords
+
 from __future__ import annotations
 
 import json
@@ -60,9 +62,7 @@ def load(folder: Path, **options) -> Tokenizer:
 def test_encodes_as_transformers(folders, kind, add_special_tokens):
     ours, theirs = load(folders[kind]), AutoTokenizer.from_pretrained(folders[kind])
     expected = [theirs.encode(text, add_special_tokens=add_special_tokens) for text in TEXTS]
-    assert [
-        ours.encode(text, add_special_tokens=add_special_tokens) for text in TEXTS
-    ] == expected
+    assert [ours.encode(text, add_special_tokens=add_special_tokens) for text in TEXTS] == expected
     assert ours.encode_batch(TEXTS, add_special_tokens=add_special_tokens) == expected
 
 
@@ -197,9 +197,7 @@ def test_a_decoder_that_joins_by_spaces(tmp_path):
     ids = [2, 0, 1, 3]
     assert tokenizer.decode(ids) == "x y"
     assert tokenizer.decode(ids, skip_special_tokens=False) == "x <a> <b> y"
-    joined = tokenizer.decode(
-        ids, skip_special_tokens=False, spaces_between_special_tokens=False
-    )
+    joined = tokenizer.decode(ids, skip_special_tokens=False, spaces_between_special_tokens=False)
     assert joined == "x <a><b> y"
 
 
@@ -231,7 +229,7 @@ def test_text_that_cannot_be_encoded_is_refused(folders):
 
 
 def test_an_unknown_mode_lists_the_good_ones(folders):
-    with pytest.raises(UsageError, match="Did you mean 'fast'.*auto, fast, slow"):
+    with pytest.raises(UsageError, match=r"Did you mean 'fast'.*auto, fast, slow"):
         load(folders["byte-level"], mode="fats")
 
 
@@ -243,7 +241,9 @@ def test_no_tokenizer_at_all(tmp_path):
 
 
 def test_transformers_converts_what_has_no_tokenizer_json(tmp_path):
-    pytest.importorskip("google.protobuf", reason="transformers reads tokenizer.model with protobuf")
+    pytest.importorskip(
+        "google.protobuf", reason="transformers reads tokenizer.model with protobuf"
+    )
     processor = train_sentencepiece()
     (tmp_path / "tokenizer.model").write_bytes(processor.serialized_model_proto())
     config = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>"}

@@ -1,5 +1,7 @@
 """Tokenizers small enough to train in a test, and text that breaks careless ones."""
 
+# ruff: noqa: S105, S106 - tokens of a vocabulary are no passwords
+
 from __future__ import annotations
 
 import io
@@ -9,7 +11,15 @@ from typing import Any
 
 import numpy as np
 import sentencepiece
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 TEXTS = [
     "",
@@ -32,7 +42,7 @@ TEXTS = [
     "เป็นมนุษย์สุดประเสริฐเลิศคุณค่า",
     "e\u0301 a\u0308 n\u0303 \u1e9b\u0323",  # combining characters
     "🙂 👩‍👩‍👧‍👦 🏳️‍🌈 👍🏽 🇮🇹",
-    "𝔘𝔫𝔦𝔠𝔬𝔡𝔢 \U0001f9ff \U000e0041",
+    "\U0001d518\U0001d52b\U0001d526 \U0001f9ff \U000e0041",
     "zero\u200bwidth\u00a0and\u3000wide\u2003spaces \ufeff",
     "\u0000\u0007\u001b[31m",
     "<s>▁ <0x41> <unk>",
@@ -123,7 +133,10 @@ def train_unigram() -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     trainer = trainers.UnigramTrainer(
-        vocab_size=700, special_tokens=["<unk>", "<s>", "</s>"], unk_token="<unk>", show_progress=False
+        vocab_size=700,
+        special_tokens=["<unk>", "<s>", "</s>"],
+        unk_token="<unk>",
+        show_progress=False,
     )
     tokenizer.train_from_iterator(_TRAINING_TEXTS, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(

@@ -13,7 +13,8 @@ __all__ = [
     "MAX_BUILT",
     "MAX_INTEGER",
     "MAX_STEPS",
-    "StepBudget",
+    "MAX_TOTAL_BUILT",
+    "Budget",
     "check_arguments",
     "check_operator",
     "join",
@@ -23,29 +24,39 @@ __all__ = [
 MAX_BUILT = 8 * 2**20
 """Characters of a text or members of a list; a prompt of a million tokens has about half of it."""
 
+MAX_TOTAL_BUILT = 64 * MAX_BUILT
+"""The same, of all that one rendering builds."""
+
+MAX_STEPS = 1_000_000
+"""Loop iterations and calls of one rendering: seconds, where templates need thousands."""
+
 MAX_INTEGER = 100_000
 """Largest number given to a filter or method, where it is a width, a count or a precision."""
 
 _MAX_INTEGER_BITS = 10_000
-_WIDE_FIELD = re.compile(
-    r"[0-9]{6,}|\*|\{[^}]*\{"
-)  # a width over 99,999, or taken from an argument
-
-MAX_STEPS = 5_000_000
-"""Loop iterations and calls of one rendering: seconds, where templates need thousands."""
+_FIELD_WIDTH = re.compile(r"[%.:<>^=][-#0 +]*([0-9]+)")
+_WIDTH_FROM_ARGUMENT = re.compile(r"%[-#0 +]*[0-9.]*\*|\{[^{}]*\{")
 
 
-class StepBudget:
-    """Counts the steps of one rendering."""
+class Budget:
+    """What is left to one rendering."""
 
     def __init__(self) -> None:
-        self._left = MAX_STEPS
+        self._steps = MAX_STEPS
+        self._built = MAX_TOTAL_BUILT
 
     def spend(self, num_steps: int = 1) -> None:
         """Take steps from the budget, or end the rendering."""
-        self._left -= num_steps
-        if self._left < 0:
+        self._steps -= num_steps
+        if self._steps < 0:
             raise SecurityError(f"it takes more than {MAX_STEPS:,} loop iterations and calls")
+
+    def charge(self, value: Any) -> Any:
+        """The value, once its size is taken from the budget."""
+        self._built -= _length(value)
+        if self._built < 0:
+            raise SecurityError(f"it builds more than {MAX_TOTAL_BUILT:,} characters in all")
+        return value
 
     def iterate(self, iterable: Iterable[Any]) -> Iterable[Any]:
         """The same members, paid for; at once where their number is known."""
@@ -111,38 +122,38 @@ def check_operator(operator: str, left: Any, right: Any) -> None:
 
 
 def check_arguments(name: str, arguments: Sequence[Any]) -> None:
-    """Refuse a filter or method of text where its result would be too large.
+    """Refuse a filter or a method of text where its result would be too large.
 
-    `arguments` begin with the text itself. What is not named below makes a few characters of each
-    one at most.
+    `arguments` begin with what it works on. Those not named below make a few characters of each
+    one they get, at most.
     """
     size = measure(*arguments)
-    if any(isinstance(value, int) and abs(value) > MAX_INTEGER for value in arguments):
-        raise SecurityError(f"it calls {name} with a number over {MAX_INTEGER:,}")
     text, *others = arguments
-    if not isinstance(text, str | list | tuple) or not others:
+    if any(isinstance(value, int) and abs(value) > MAX_INTEGER for value in others):
+        raise SecurityError(f"it calls {name} with a number over {MAX_INTEGER:,}")
+    if not others:
         return
-    if name == "replace":
-        _check_size(str(text).count(str(others[0])) * len(str(others[1])) + size)
-    elif name == "join":
-        _check_size(size + max(_length(text) * _length(others[0]), 0))
+    first = others[0]
+    if name == "join":
+        _check_size(size + _length(text) * _length(first))
+    elif name == "replace":
+        _check_size(size + str(text).count(str(first)) * len(str(others[-1])))
     elif name == "indent":
-        _check_size((str(text).count("\n") + 1) * (_times(others[0]) or len(str(others[0]))))
+        _check_size((str(text).count("\n") + 1) * (_times(first) or _length(first)))
     elif name == "expandtabs":
-        _check_size(str(text).count("\t") * _times(others[0]))
+        _check_size(str(text).count("\t") * _times(first))
     elif name in ("wordwrap", "translate"):
-        _check_size(len(str(text)) * measure(*others))
+        _check_size(_length(text) * measure(*others))
     elif name in ("format", "format_map"):
         _check_format(str(text), measure(*others))
 
 
 def _check_format(text: str, size_of_arguments: int) -> None:
-    if _WIDE_FIELD.search(text):
-        raise SecurityError("it formats with a width of 100,000 or more, or one from an argument")
+    if _WIDTH_FROM_ARGUMENT.search(text):
+        raise SecurityError("it formats with a width taken from an argument")
+    widths = [int(width[:9]) for width in _FIELD_WIDTH.findall(text)]
     num_fields = text.count("%") + text.count("{")
-    _check_size(
-        num_fields * size_of_arguments + 100_000 * num_fields * bool(re.search(r"[0-9]{4}", text))
-    )
+    _check_size(num_fields * (size_of_arguments + max(widths, default=0)))
 
 
 def _check_integers(operator: str, left: int, right: int) -> None:

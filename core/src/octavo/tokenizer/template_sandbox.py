@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import json
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -28,7 +28,7 @@ from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
 from octavo.tokenizer.template_limits import (
-    StepBudget,
+    Budget,
     check_arguments,
     check_operator,
     join,
@@ -58,7 +58,7 @@ def compile_template(source: str) -> Callable[..., str]:
     template = jinja2.Template.from_code(environment, code, environment.globals)
 
     def render(**variables: Any) -> str:
-        return template.render({**variables, _BUDGET: StepBudget()})
+        return template.render({**variables, _BUDGET: Budget()})
 
     return render
 
@@ -81,6 +81,7 @@ class _Environment(ImmutableSandboxedEnvironment):
             name: function if name in _SELECTING_FILTERS else _limited(name, function)
             for name, function in self.filters.items()
         }
+        del self.globals["lipsum"]
         self.globals["raise_exception"] = _raise_exception
         self.globals["strftime_now"] = _strftime_now
         self.globals["dict"] = _PlainDict()
@@ -89,15 +90,18 @@ class _Environment(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """An operator that can make much of little."""
         check_operator(operator, left, right)
-        return super().call_binop(context, operator, left, right)
+        return _budget(context).charge(super().call_binop(context, operator, left, right))
 
     def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """A call is a step; the text that a method belongs to is its first argument."""
-        context.parent[_BUDGET].spend()
+        budget = _budget(context)
+        budget.spend()
         method = getattr(function, "__wrapped__", function)  # str.format is wrapped by the sandbox
-        if isinstance(method, types.BuiltinMethodType):
-            check_arguments(method.__name__, [method.__self__, *args, *kwargs.values()])
-        return super().call(context, function, *args, **kwargs)
+        text = getattr(method, "__self__", None)
+        if isinstance(method, types.BuiltinMethodType) and isinstance(text, str):
+            args = _measurable(method.__name__, args)
+            check_arguments(method.__name__, [text, *args, *kwargs.values()])
+        return budget.charge(super().call(context, function, *args, **kwargs))
 
 
 class _ChatExtension(Extension):
@@ -116,13 +120,14 @@ class _ChatExtension(Extension):
     @staticmethod
     @jinja2.pass_context
     def iterate(context: Context, iterable: Iterable[Any]) -> Iterable[Any]:
-        budget: StepBudget = context.parent[_BUDGET]
-        return budget.iterate(iterable)
+        return _budget(context).iterate(iterable)
 
     @staticmethod
-    def concatenate(*values: Any) -> str:
+    @jinja2.pass_context
+    def concatenate(context: Context, *values: Any) -> str:
         measure(*values)
-        return join(map(str, values))
+        text: str = _budget(context).charge(join(map(str, values)))
+        return text
 
 
 class _CountedSteps(NodeTransformer):
@@ -178,23 +183,43 @@ def _check_name(name: Any) -> None:
         raise SecurityError(f"it stores the underscored name {name!r} in a namespace")
 
 
-def _checked_output(value: Any) -> Any:
-    """Refuse to write out lists that are small in memory and endless as text."""
+def _budget(context: Context) -> Budget:
+    budget: Budget = context.parent[_BUDGET]
+    return budget
+
+
+@jinja2.pass_context
+def _checked_output(context: Context, value: Any) -> Any:
+    """What is written out, if its text is not endless: a small list may hold itself many times."""
     if isinstance(value, list | tuple | dict):
         measure(value)
-    return value
+    return _budget(context).charge(value)
 
 
 def _limited(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """A filter that refuses arguments of which it would build too much."""
+    wanted = getattr(getattr(function, "jinja_pass_arg", None), "name", "")
 
     @functools.wraps(function)
-    def limited(*args: Any, **kwargs: Any) -> Any:
-        given = args[1:] if hasattr(function, "jinja_pass_arg") else args
-        check_arguments(name, [*given, *kwargs.values()])
-        return function(*args, **kwargs)
+    def limited(context: Context, *args: Any, **kwargs: Any) -> Any:
+        args = _measurable(name, args)
+        check_arguments(name, [*args, *kwargs.values()])
+        first = {
+            "context": context,
+            "eval_context": context.eval_ctx,
+            "environment": context.environment,
+        }
+        passed = (first[wanted],) if wanted else ()
+        return _budget(context).charge(function(*passed, *args, **kwargs))
 
-    return limited
+    return jinja2.pass_context(limited)
+
+
+def _measurable(name: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments; what `join` can walk only once as a list, so that it can be measured."""
+    if name != "join":
+        return arguments
+    return tuple(list(value) if isinstance(value, Iterator) else value for value in arguments)
 
 
 def _to_json(

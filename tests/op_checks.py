@@ -216,7 +216,7 @@ assert tuple(_CHECKS) == OPS
 
 
 def rope_specs():
-    """One of each kind; the frequencies that a step works out itself are in ``rope_frequencies``."""
+    """One of each kind; what a step works out itself is in ``rope_frequencies``."""
     base, dim = 10_000.0, 16
     plain = tuple(base ** (-i / dim) for i in range(0, dim, 2))
     long = tuple(f / (1.5 + i) for i, f in enumerate(plain))
@@ -257,8 +257,9 @@ def check_rope_table(subject, kind):
     table = subject.ops.rope_table(subject.put(positions), subject.put(context_lens), spec)
     frequencies = [rope_frequencies(spec, int(length)) for length in context_lens]
     angles = oracle.rope_angles(positions.tolist(), frequencies)
-    for result, expected in zip(table, (np.cos(angles), np.sin(angles)), strict=True):
-        result = subject.get(result)
+    for result, expected in zip(
+        map(subject.get, table), (np.cos(angles), np.sin(angles)), strict=True
+    ):
         assert result.dtype == np.float32
         # float32 angles of up to 500 radians are off by half a unit in the last place: 3e-5.
         np.testing.assert_allclose(result, expected * spec.attention_factor, atol=5e-5)
@@ -286,7 +287,7 @@ def expected_attention(step: PagedStep, case: Case):
 
 
 def check_attend(subject, case, dtype):
-    """Attention equals the oracle, and the cache holds exactly what it held and what was written."""
+    """Attention equals the oracle, and the cache holds what it held and what was written."""
     step = build(case, dtype)
     params = AttentionParams(case.head_dim**-0.5, case.window, case.soft_cap, case.causal)
     (plan,) = subject.plan(step.batch, case.block_size)

@@ -52,7 +52,7 @@ def test_rope_table_equals_formula(subject, kind):
 MANY_DECODES = Case(tuple((37 * i % 211, 1) for i in range(24)), block_size=16)
 
 
-@pytest.mark.parametrize("case", (*CASES, MANY_DECODES), ids=lambda case: case.label)
+@pytest.mark.parametrize("case", [*CASES, MANY_DECODES], ids=lambda case: case.label)
 def test_attend_equals_dense_oracle(subject, case):
     check_attend(subject, case, "float32")
 

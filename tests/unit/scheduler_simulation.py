@@ -31,6 +31,7 @@ class Job:
     aborts_in_flight: bool = False
     fork_after_tokens: int | None = None
     num_children: int = 1
+    child_priority: int = 0
     num_drafts: int = 0
 
 
@@ -191,7 +192,7 @@ class Simulation:
                 prompt_token_ids=parent.prompt_token_ids,
                 output_token_ids=outputs,
                 max_tokens=live.job.max_tokens,
-                priority=parent.priority,
+                priority=live.job.child_priority,
                 cache_salt=parent.cache_salt,
                 max_chunk_tokens=parent.max_chunk_tokens,
             )

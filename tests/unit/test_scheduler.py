@@ -111,12 +111,14 @@ def test_without_chunked_prefill_a_prompt_runs_whole_or_waits():
 # Sharing a step
 
 
-def test_decodes_run_in_every_step_beside_huge_prompts():
+@pytest.mark.parametrize("others", [["vast"], []])
+def test_decodes_run_in_every_step_beside_huge_prompts(others):
     scheduler = make_scheduler(num_blocks=1000, max_num_batched_tokens=16)
-    scheduler.add(make_request("a", 4))
-    step(scheduler)
-    for name in ("huge", "vast"):
+    for name in ("huge", *others):
         scheduler.add(make_request(name, 900))
+    step(scheduler)
+    scheduler.add(make_request("a", 1))
+    step(scheduler)
     for _ in range(50):
         plan = plan_of(step(scheduler))
         assert plan["a"] == 1
@@ -183,6 +185,26 @@ def test_speculative_tokens_run_as_one_decode():
     assert plan_of(step(scheduler)) == {"a": 1}
 
 
+def test_what_replaces_rejected_tokens_is_cached():
+    scheduler = make_scheduler()
+    request = make_request("a", 6)
+    scheduler.add(request)
+    step(scheduler)
+    request.output_token_ids += [9, 9, 9]
+    scheduler.commit(scheduler.schedule())
+    request.output_token_ids[1:] = [5]
+    scheduler.rollback(request, 3)
+    for _ in range(6):
+        step(scheduler)
+    again = make_request("a", 6)
+    again.request_id = "b"
+    again.prompt_token_ids += request.output_token_ids
+    scheduler.add(again)
+    step(scheduler)
+    assert request.output_token_ids[:2] == [7, 5]
+    assert again.num_cached_tokens == request.num_computed_tokens // 4 * 4 == 12
+
+
 def test_drafts_cannot_keep_a_prefill_from_advancing():
     scheduler = make_scheduler(num_blocks=10, max_num_batched_tokens=8)
     first, second = make_request("a", 20, 10), make_request("b", 3, 10, max_chunk_tokens=2)
@@ -236,8 +258,20 @@ def test_recomputation_starts_from_what_the_prefix_cache_kept():
     schedule = step(scheduler)
     assert second.num_tokens == num_tokens_before + 1
     assert plan_of(schedule)["b"] < num_tokens_before
+    assert schedule.num_decodes == 0
     assert schedule.swap_in == [[]]
     assert scheduler.stats.num_recompute_preemptions == 1
+    run_to_end(scheduler)
+
+
+def test_the_last_one_stands_still_when_blocks_run_out():
+    scheduler = make_scheduler(num_blocks=8)
+    first, last = make_request("a", 12, 10), make_request("b", 12, 10)
+    scheduler.add(first)
+    scheduler.add(last)
+    assert plan_of(step(scheduler)) == {"a": 12, "b": 12}
+    assert plan_of(step(scheduler)) == {"a": 1}
+    assert (last.status, last.num_preemptions) == (RequestStatus.RUNNING, 0)
     run_to_end(scheduler)
 
 
@@ -287,23 +321,24 @@ def test_preemption_takes_the_cheaper_way(costs, num_host_blocks, status):
 
 
 def test_a_source_of_a_copy_is_not_handed_out_in_the_same_step():
-    """Two families of forks; copying for the first preempts the other holder of its source."""
-    scheduler = make_scheduler(num_blocks=6, max_num_seqs=4)
-    first, second = make_request("a", 2, 6), make_request("b", 2, 6)
-    scheduler.add(first)
-    scheduler.add(second)
+    """One block is free, and two parents share their tails with children of low priority.
+
+    The first parent takes the free block for its copy. The second preempts the first's child; the
+    block that child held is the source of the pending copy and must not become a target.
+    """
+    scheduler = make_scheduler(num_blocks=4, policy="priority")
+    second = make_request("b", 2, 6, priority=1)
+    first = make_request("a", 2, 6, priority=0)
+    for parent in (second, first):
+        scheduler.add(parent)
     step(scheduler)
-    children = [
-        Request(f"{parent.request_id}.1", parent.prompt_token_ids, 6, output_token_ids=[9])
-        for parent in (first, second)
-    ]
-    for parent, child in zip((first, second), children, strict=True):
-        assert scheduler.fork(parent, child)
-    while any(request.row >= 0 for request in (first, second, *children)):
-        [copies] = step(scheduler).copies
-        sources, targets = [s for s, _ in copies], [t for _, t in copies]
-        assert not set(sources) & set(targets)
-        assert len(set(targets)) == len(targets)
+    for parent in (second, first):
+        assert scheduler.fork(parent, fork_of(parent, parent.request_id + ".1", 9, priority=5))
+    source = first.blocks[0][0]
+    schedule = step(scheduler)
+    assert schedule.requests == [first, second]
+    assert schedule.copies == [[(source, first.blocks[0][0])]]
+    assert second.blocks[0][0] not in (source, first.blocks[0][0])
     run_to_end(scheduler)
 
 
@@ -331,6 +366,17 @@ def test_a_hit_leaves_a_token_to_compute():
         scheduler.add(request)
         run_to_end(scheduler)
     assert request.num_cached_tokens == 4
+
+
+def test_a_block_is_found_only_once_it_is_computed():
+    scheduler = make_scheduler(num_blocks=20, max_num_batched_tokens=10)
+    scheduler.add(make_request("a", 30, 1))
+    step(scheduler)
+    scheduler.abort("a")
+    again = make_request("a", 30, 1)
+    scheduler.add(again)
+    step(scheduler)
+    assert again.num_cached_tokens == 8
 
 
 def test_running_requests_share_full_blocks():

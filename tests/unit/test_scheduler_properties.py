@@ -38,6 +38,7 @@ def jobs(draw):
         aborts_in_flight=draw(st.booleans()),
         fork_after_tokens=draw(choices(None, None, None, 0, 1, 4)),
         num_children=draw(choices(1, 2, 3)),
+        child_priority=draw(choices(0, 1, 2)),
         num_drafts=draw(choices(0, 0, 0, 2, 5)),
     )
 
@@ -55,6 +56,7 @@ def hungry_jobs(draw):
         aborts_in_flight=draw(st.booleans()),
         fork_after_tokens=draw(choices(None, 0, 1, 3, 7)),
         num_children=draw(choices(1, 2, 4)),
+        child_priority=draw(choices(0, 1, 5)),
         num_drafts=draw(choices(0, 0, 0, 3)),
     )
 

@@ -230,9 +230,7 @@ class Planner:
     def _can_start(
         self, request: Request, hit: int, num_computed: int, reserved: list[int]
     ) -> bool:
-        """All its known tokens fit beside the requests that run; alone, it may always start."""
-        if not self._roster.running:
-            return True
+        """All its known tokens fit beside the requests that run; alone, ``add`` made sure."""
         tables = self._tables
         spare_blocks = self._count_spare_blocks()
         return all(

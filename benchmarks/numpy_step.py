@@ -109,6 +109,7 @@ class OctavoSteps:
 
     def prepare(self, workload: Workload, *, shuffled: bool):
         import numpy as np
+
         from octavo.batch import GroupBatch, StepBatch
 
         rng = np.random.default_rng(0)
@@ -150,14 +151,13 @@ class TorchSteps:
 
     def __init__(self, threads: int) -> None:
         import torch
-        from transformers import LlamaConfig, LlamaForCausalLM
+        from transformers import AutoModelForCausalLM, LlamaConfig
 
         torch.set_num_threads(threads)
         config = LlamaConfig(
             **{k: v for k, v in CONFIG.items() if k not in {"architectures", "model_type"}}
         )
-        config._attn_implementation = "eager"
-        self.model = LlamaForCausalLM(config).eval()
+        self.model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
 
     def prepare(self, workload: Workload):
         import torch

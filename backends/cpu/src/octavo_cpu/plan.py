@@ -31,7 +31,7 @@ class KeyRange:
     blocks: NDArray[np.intp]
     offset: int  # keys of the first block that lie behind the window
     num_keys: int
-    first_slot: int | None  # slot of the first key, if the blocks follow each other in the cache
+    slots: slice | None  # where the keys lie, if the blocks follow each other in the cache
 
     @property
     def is_decode(self) -> bool:
@@ -68,14 +68,16 @@ class NumpyPlan:
         blocks = self.block_table[seq, first_block : -(-seq_len // self.block_size)]
         offset = first_key - first_block * self.block_size
         is_run = len(blocks) == 1 or bool((np.diff(blocks) == 1).all())
+        num_keys = seq_len - first_key
+        first_slot = int(blocks[0]) * self.block_size + offset
         return KeyRange(
             first_token=first_token,
             num_tokens=num_tokens,
             first_query=first_position - first_key,
             blocks=blocks,
             offset=offset,
-            num_keys=seq_len - first_key,
-            first_slot=int(blocks[0]) * self.block_size + offset if is_run else None,
+            num_keys=num_keys,
+            slots=slice(first_slot, first_slot + num_keys) if is_run else None,
         )
 
 

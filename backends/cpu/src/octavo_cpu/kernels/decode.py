@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo_cpu.kernels.keys import KeyReader, is_view, view
+from octavo_cpu.kernels.keys import KeyReader, is_view
 from octavo_cpu.kernels.softmax import soft_cap, softmax
 from octavo_cpu.plan import KeyRange
 
@@ -31,13 +31,13 @@ class HeadShape:
 
 @dataclass(frozen=True)
 class _Sequence:
-    """One sequence's keys, and its part of the scores, seen in the three ways that are needed."""
+    """One sequence's keys, and its part of the scores, seen in both ways that are needed."""
 
     keys: KeyRange
-    gathered: Float32 | None  # [kv_heads, 1, keys, head_dim] of the scratch space; None for a run
+    gathered: Float32 | None  # [kv_heads, 1, keys, head_dim] of the scratch space, or
+    slots: slice | None  # where the keys lie in the cache, if they are a run
     scores: Float32  # [kv_heads, group, keys, 1]
     weights: Float32  # [kv_heads, group, 1, keys], the same memory
-    padding: Float32  # [kv_heads, group, longest - keys], behind it
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class _Batch:
     """Sequences that share one softmax."""
 
     scores: Float32  # [seqs, kv_heads, group, longest]
+    paddings: list[Float32]  # what lies behind the scores of sequences that are shorter
     sequences: list[_Sequence]
 
 
@@ -65,27 +66,35 @@ class DecodeTask:
         sinks: Float32 | None,  # [kv_heads, group, 1]
     ) -> None:
         """Fill the rows of ``out`` that belong to this task's sequences."""
-        k_slots, v_slots = k.reshape(-1, *k.shape[2:]), v.reshape(-1, *v.shape[2:])
+        k_heads, v_heads = _by_head(k), _by_head(v)
         for batch in self.batches:
             for sequence in batch.sequences:
-                keys = self._read(k, k_slots, sequence)
+                keys = self._read(k, k_heads, sequence)
                 np.matmul(keys, q[sequence.keys.first_token], out=sequence.scores)
             if cap is not None:
                 soft_cap(batch.scores, cap)
-            for sequence in batch.sequences:
-                sequence.padding.fill(-np.inf)
+            for padding in batch.paddings:
+                padding.fill(-np.inf)
             softmax(batch.scores, sinks)
             for sequence in batch.sequences:
-                values = self._read(v, v_slots, sequence)
+                values = self._read(v, v_heads, sequence)
                 np.matmul(sequence.weights, values, out=out[sequence.keys.first_token])
 
-    def _read(self, blocks: NDArray[Any], slots: NDArray[Any], sequence: _Sequence) -> Float32:
+    def _read(self, blocks: NDArray[Any], heads: Float32, sequence: _Sequence) -> Float32:
         """[kv_heads, 1, keys, head_dim]."""
-        keys = sequence.keys
         if sequence.gathered is not None:
-            self.reader.gather(blocks, keys)
+            self.reader.gather(blocks, sequence.keys)
             return sequence.gathered
-        return view(slots, keys).transpose(1, 0, 2)[:, None]
+        return heads[:, :, sequence.slots]
+
+
+def _by_head(blocks: NDArray[Any]) -> NDArray[Any]:
+    """[num_blocks, block_size, kv_heads, head_dim] as [kv_heads, 1, num_slots, head_dim]."""
+    return _heads_first(blocks.reshape(-1, *blocks.shape[2:]))
+
+
+def _heads_first(keys: NDArray[Any]) -> NDArray[Any]:
+    return keys.transpose(1, 0, 2)[:, None]
 
 
 def make_decode_tasks(
@@ -116,18 +125,18 @@ def _make_batch(
 ) -> _Batch:
     longest = key_ranges[0].num_keys
     scores = np.empty((len(key_ranges), heads.kv_heads, heads.group, longest), np.float32)
+    pairs = list(zip(key_ranges, scores, strict=True))
     return _Batch(
-        scores,
-        [
+        scores=scores,
+        paddings=[row[..., keys.num_keys :] for keys, row in pairs if keys.num_keys < longest],
+        sequences=[
             _Sequence(
                 keys=keys,
-                gathered=(
-                    None if is_view(k, keys) else reader.gathered(keys).transpose(1, 0, 2)[:, None]
-                ),
+                gathered=None if is_view(k, keys) else _heads_first(reader.gathered(keys)),
+                slots=keys.slots,
                 scores=row[..., : keys.num_keys, None],
                 weights=row[:, :, None, : keys.num_keys],
-                padding=row[..., keys.num_keys :],
             )
-            for keys, row in zip(key_ranges, scores, strict=True)
+            for keys, row in pairs
         ],
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from octavo_cpu.plan import KeyRange
 
-__all__ = ["KeyReader", "is_view", "view"]
+__all__ = ["KeyReader", "is_view"]
 
 Float32 = NDArray[np.float32]
 
@@ -30,7 +30,7 @@ class KeyReader:
     def read(self, stored: NDArray[Any], keys: KeyRange) -> Float32:
         """[keys, kv_heads, head_dim]; holds until the next read."""
         if is_view(stored, keys):
-            return view(stored.reshape(-1, *stored.shape[2:]), keys)
+            return stored.reshape(-1, *stored.shape[2:])[keys.slots]
         self.gather(stored, keys)
         return self.gathered(keys)
 
@@ -51,10 +51,4 @@ class KeyReader:
 
 def is_view(stored: NDArray[Any], keys: KeyRange) -> bool:
     """Whether a range needs no copy: a run of blocks, already in float32."""
-    return keys.first_slot is not None and stored.dtype == np.float32
-
-
-def view(slots: NDArray[Any], keys: KeyRange) -> Float32:
-    """The keys of a range that needs no copy; slots [num_slots, kv_heads, head_dim]."""
-    first_slot = cast("int", keys.first_slot)
-    return slots[first_slot : first_slot + keys.num_keys]
+    return keys.slots is not None and stored.dtype == np.float32

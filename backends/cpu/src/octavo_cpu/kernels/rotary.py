@@ -18,12 +18,15 @@ def rotate(x: Float32, cos: Float32, sin: Float32) -> Float32:
     tokens, heads, head_dim = x.shape
     half = cos.shape[1]
     out = np.empty((tokens, heads, head_dim), np.float32)
-    pairs = x[:, :, : 2 * half].reshape(tokens, heads, 2, half)
-    rotated = out[:, :, : 2 * half].reshape(tokens, heads, 2, half)
-    np.multiply(pairs, cos[:, None, None, :], out=rotated)
-    crossed = np.multiply(pairs, sin[:, None, None, :])
-    rotated[:, :, 0] -= crossed[:, :, 1]
-    rotated[:, :, 1] += crossed[:, :, 0]
+    turning, turned = x, out
     if 2 * half < head_dim:
+        turning, turned = x[:, :, : 2 * half], out[:, :, : 2 * half]
         out[:, :, 2 * half :] = x[:, :, 2 * half :]
+    pairs = turning.reshape(tokens, heads, 2, half)
+    rotated = turned.reshape(tokens, heads, 2, half)
+    np.multiply(pairs, cos[:, None, None], out=rotated)
+    crossed = np.multiply(pairs, sin[:, None, None])
+    first, second = rotated[:, :, 0], rotated[:, :, 1]
+    np.subtract(first, crossed[:, :, 1], out=first)
+    np.add(second, crossed[:, :, 0], out=second)
     return out

@@ -15,16 +15,15 @@ def softmax(scores: Float32, sinks: Float32 | None) -> None:
 
     A sink joins the sum and gets no weight. Every row needs a finite score.
     """
-    maximum = scores.max(axis=-1, keepdims=True)
+    maximum = np.maximum.reduce(scores, axis=-1, keepdims=True)
     if sinks is not None:
         np.maximum(maximum, sinks, out=maximum)
     np.subtract(scores, maximum, out=scores)
     np.exp(scores, out=scores)
-    total = scores.sum(axis=-1, keepdims=True)
+    total = np.add.reduce(scores, axis=-1, keepdims=True)
     if sinks is not None:
         total += np.exp(sinks - maximum)
-    np.reciprocal(total, out=total)
-    np.multiply(scores, total, out=scores)
+    np.divide(scores, total, out=scores)
 
 
 def soft_cap(scores: Float32, cap: float) -> None:

@@ -98,7 +98,7 @@ def load_engine(config: EngineConfig) -> LoadedEngine:
     )
     weights = _load_weights(config, checkpoint, model, backend, dtype)
     plan = plan_for(config, model, backend)
-    tokenizer = _load_tokenizer(checkpoint)
+    tokenizer = _load_tokenizer(config, checkpoint)
     vocabulary = Vocabulary(
         model.vocab_size, tokenizer, eos_token_ids(checkpoint.generation_config, tokenizer)
     )
@@ -273,9 +273,12 @@ def _load_weights(
     return weights
 
 
-def _load_tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:
-    from octavo.tokenizer import load_tokenizer
+def _load_tokenizer(config: EngineConfig, checkpoint: Checkpoint) -> Tokenizer | None:
+    from octavo.tokenizer import has_tokenizer, load_tokenizer
 
+    if config.tokenizer is None and not has_tokenizer(checkpoint.tokenizer):
+        _tell(config, f"{checkpoint.name} brings no tokenizer: prompts must be token ids.")
+        return None
     return load_tokenizer(checkpoint.tokenizer)
 
 

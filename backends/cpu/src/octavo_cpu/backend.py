@@ -57,7 +57,7 @@ class NumpyBackend:
 
     def memory(self) -> MemoryInfo:
         """Of the machine, or of the control group that confines this process."""
-        return MemoryInfo(memory.free_bytes(), memory.total_bytes())
+        return MemoryInfo(memory.free_bytes(), memory.total_bytes(), shared_with_host=True)
 
     def put(self, array: NDArray[Any], dtype: str | None = None) -> Array:
         """The array itself, unless its dtype is to change."""

@@ -3,7 +3,7 @@
 from octavo.tokenizer.base import ChatTemplates, Tokenizer
 from octavo.tokenizer.chat_template import encode_chat, render_chat
 from octavo.tokenizer.detokenizer import IncrementalDetokenizer
-from octavo.tokenizer.load import load_tokenizer
+from octavo.tokenizer.load import has_tokenizer, load_tokenizer
 from octavo.tokenizer.stop import StopChecker
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "StopChecker",
     "Tokenizer",
     "encode_chat",
+    "has_tokenizer",
     "load_tokenizer",
     "render_chat",
 ]

@@ -13,7 +13,7 @@ from octavo.tokenizer.folder import load_fast_tokenizer
 from octavo.tokenizer.gguf_tokenizer import load_gguf_tokenizer
 from octavo.tokenizer.slow import load_slow_tokenizer
 
-__all__ = ["MODES", "load_tokenizer"]
+__all__ = ["MODES", "has_tokenizer", "load_tokenizer"]
 
 MODES = ("auto", "fast", "slow")
 
@@ -39,6 +39,13 @@ def load_tokenizer(source: TokenizerSource, *, mode: str = "auto") -> Tokenizer:
             "token ids."
         )
     return _folder_loader(source.directory, mode)(source.directory)
+
+
+def has_tokenizer(source: TokenizerSource) -> bool:
+    """Whether there is anything to load: a model without a tokenizer still takes token ids."""
+    if source.directory is None:
+        return source.gguf is not None
+    return (source.directory / "tokenizer.json").is_file() or _has_tokenizer_files(source.directory)
 
 
 def _folder_loader(folder: Path, mode: str) -> Callable[[Path], Tokenizer]:

@@ -58,7 +58,8 @@ TEMPLATES = {
     ),
     "json": (
         "{{ tools | tojson }}|{{ tools | tojson(indent=2) }}"
-        "|{{ tools | tojson(ensure_ascii=true) }}|{{ {'b': 1, 'a': '<é>'} | tojson(sort_keys=true, separators=(',', ':')) }}"
+        "|{{ tools | tojson(ensure_ascii=true) }}"
+        "|{{ {'b': 1, 'a': '<é>'} | tojson(sort_keys=true, separators=(',', ':')) }}"
     ),
     "namespaces and macros": (
         "{% set ns = namespace(n=0, seen=[]) %}{% macro item(m, mark='*') %}{{ mark }}{{ m.role }}"
@@ -290,6 +291,10 @@ def test_nothing_leads_out_of_the_sandbox(template):
 
 
 GROW = "{{% set ns = namespace(s={first}) %}}{{% for i in range(99) %}}{grow}{{% endfor %}}{use}"
+SET_BLOCK = (
+    "{% set x %}{% for i in range(9999) %}{% for j in range(9999) %}x{% endfor %}{% endfor %}"
+    "{% endset %}"
+)
 NEST = "{% set ns.s = [ns.s, {'a': ns.s}] %}"
 
 
@@ -333,7 +338,7 @@ NEST = "{% set ns.s = [ns.s, {'a': ns.s}] %}"
         "{{ tools | tojson(indent=10**10) }}",
         "{{ lipsum(100000) }}",
         "{% for i in range(10**5) %}{% for j in range(10**5) %}{% endfor %}{% endfor %}",
-        "{% set x %}{% for i in range(9999) %}{% for j in range(9999) %}x{% endfor %}{% endfor %}{% endset %}",
+        SET_BLOCK,
         "{% macro m(n) %}{% if n %}{{ m(n - 1) ~ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
     ],
 )

@@ -1,6 +1,6 @@
 """Text from a stream of tokens equals the text of all of them, and never shows half a character."""
 
-# ruff: noqa: S105, S106 - tokens of a vocabulary are no passwords
+# ruff: noqa: S106 - tokens of a vocabulary are no passwords
 
 from __future__ import annotations
 

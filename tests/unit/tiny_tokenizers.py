@@ -1,6 +1,6 @@
 """Tokenizers small enough to train in a test, and text that breaks careless ones."""
 
-# ruff: noqa: S105, S106 - tokens of a vocabulary are no passwords
+# ruff: noqa: S106 - tokens of a vocabulary are no passwords
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def test_every_request_ends_when_the_cache_is_far_too_small(scenario):
 
 
 @pytest.mark.slow
-@bounded(5_000)
+@bounded(3_000)
 @given(scenarios() | tight_scenarios)
 def test_many_more_scenarios(scenario):
     Simulation(scenario).run()

@@ -10,7 +10,9 @@ import pytest
 from null_engine import VOCAB_SIZE, answer, make_engine
 
 from octavo.errors import CapacityError, QueueFullError, UsageError
+from octavo.runner import Runner
 from octavo.sampling_params import RequestOutputKind, SamplingParams
+from octavo.scheduler import PreemptionCosts
 from octavo.testing.null import NullBackend, NullModel
 
 
@@ -89,6 +91,28 @@ def test_parallel_answers_share_the_prompt_and_go_their_own_ways():
         assert {tuple(a.token_ids) for a in answers} == {
             tuple(answer([index, *prompt], 20, (None, 10)))
         }
+
+
+@pytest.mark.parametrize("swap_is_cheap", [True, False])
+def test_auto_preempts_by_what_costs_less(monkeypatch, swap_is_cheap):
+    costs = PreemptionCosts(*((1.0, 1e-6) if swap_is_cheap else (1e-6, 1.0)))
+    monkeypatch.setattr(Runner, "preemption_costs", costs)
+    engine = make_engine(num_cache_tokens=160, max_model_len=128, swap_space=0.001)
+    for index, (prompt, num_tokens) in enumerate(requests(12, seed=1)):
+        engine.add_request(str(index), prompt, greedy(num_tokens))
+    run(engine)
+    stats = engine.scheduler.stats
+    assert (stats.num_swap_preemptions > 0) == swap_is_cheap
+    assert (stats.num_recompute_preemptions > 0) == (not swap_is_cheap)
+
+
+def test_costs_are_measured(monkeypatch):
+    engine = make_engine(swap_space=0.001)
+    engine.add_request("a", [1] * 30, greedy(2))
+    run(engine)
+    costs = engine.runner.preemption_costs
+    assert costs.seconds_per_recomputed_token > 0
+    assert costs.seconds_per_swapped_block > 0
 
 
 def test_a_backend_with_buckets_sees_no_other_shapes():

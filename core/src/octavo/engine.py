@@ -122,6 +122,9 @@ class Engine:
         A step that fails ends the requests that were running with ``finish_reason="error"`` and
         the reason in ``RequestOutput.error``; those that wait go on.
         """
+        costs = self.runner.preemption_costs
+        if costs is not None:
+            self.scheduler.set_preemption_costs(costs)
         schedule = self.scheduler.schedule()
         if schedule.is_empty:
             return []

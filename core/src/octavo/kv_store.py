@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["KVStore"]
 
 Pairs = Sequence[tuple[int, int]]
+_NUM_TIMED_BLOCKS = 8
 
 
 class KVStore:
@@ -28,8 +29,8 @@ class KVStore:
         self.layer_groups = layer_groups(plan)
         self.caches: tuple[Cache, ...] = ()
         self._host_caches: tuple[Cache, ...] = ()
-        self.seconds_per_swapped_block = 0.0
         self.reset()
+        self.seconds_per_swapped_block = self._time_swap()
 
     def reset(self) -> None:
         """New, empty caches: at the start, and after a failed step left the old ones undefined."""
@@ -46,13 +47,21 @@ class KVStore:
             for group in self.layer_groups
         )
 
+    def _time_swap(self) -> float:
+        """Seconds to move a block of every layer to the host, timed on empty blocks."""
+        num_blocks = min(_NUM_TIMED_BLOCKS, *self._plan.num_blocks, *self._plan.num_host_blocks)
+        if not num_blocks:
+            return 0.0
+        pairs = [[(block, block) for block in range(num_blocks)]] * len(self._plan.groups)
+        self._host_caches = self._copied(self.caches, self._host_caches, pairs)  # touch the memory
+        started_s = time.perf_counter()
+        self._host_caches = self._copied(self.caches, self._host_caches, pairs)
+        return (time.perf_counter() - started_s) / (num_blocks * len(pairs))
+
     def apply(self, schedule: Schedule) -> None:
         """Carry out a schedule's copies in the order that it relies on: out, in, then forks."""
         if any(schedule.swap_out):
-            started_s = time.perf_counter()
             self._host_caches = self._copied(self.caches, self._host_caches, schedule.swap_out)
-            num_blocks = sum(len(pairs) for pairs in schedule.swap_out)
-            self.seconds_per_swapped_block = (time.perf_counter() - started_s) / num_blocks
         if any(schedule.swap_in):
             self.caches = self._copied(self._host_caches, self.caches, schedule.swap_in)
         if any(schedule.copies):

@@ -15,6 +15,7 @@ from octavo.kv_store import KVStore
 from octavo.padding import Buckets
 from octavo.sampler import SamplerRows
 from octavo.samples import Samples
+from octavo.scheduling.config import PreemptionCosts
 from octavo.step import make_step, map_arrays
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ __all__ = ["PromptLogprobs", "Runner", "StepResult"]
 
 Int32 = NDArray[np.int32]
 _SMOOTHING = 0.1  # weight of the newest step in the running mean of seconds per token
+_PREFILL_TOKENS_PER_SEQ = 8  # a step with this many on average is timed as prefill
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Runner:
         self._sampler = SamplerRows(plan.limits.max_num_seqs, model.vocab_size, seed)
         self.store = KVStore(backend, plan)
         self._step = backend.compile(make_step(ops, model, self.store.layer_groups, max_logprobs))
-        self.seconds_per_token = 0.0  # running mean over steps, prefill and decode alike
+        self._seconds_per_prefill_token = 0.0  # running mean
 
     def execute(self, schedule: Schedule) -> StepResult | None:
         """Run one step and wait for its tokens; None if the schedule only moves blocks."""
@@ -120,7 +122,7 @@ class Runner:
         batch = self._rows.build(rows, starts, counts, logits_rows)
         samples, prompt_samples = self._run(batch, sampling, prompt_spans)
         self._record(sampled_rows, samples.token_ids)
-        self._measure(time.perf_counter() - started_s, int(last_tokens[-1]) + 1)
+        self._measure(time.perf_counter() - started_s, int(last_tokens[-1]) + 1, num_seqs)
         return StepResult(sampled, samples, _split_by_span(prompt_spans, prompt_samples))
 
     def _admit(self, schedule: Schedule) -> None:
@@ -205,10 +207,22 @@ class Runner:
         self._rows.append(rows, token_ids)
         self._sampler.record(rows, token_ids)
 
-    def _measure(self, seconds: float, num_tokens: int) -> None:
-        seconds_per_token = seconds / num_tokens
-        previous = self.seconds_per_token or seconds_per_token
-        self.seconds_per_token = previous + _SMOOTHING * (seconds_per_token - previous)
+    @property
+    def preemption_costs(self) -> PreemptionCosts | None:
+        """What recompute and swap cost here; None until a prompt has been timed."""
+        if not self._seconds_per_prefill_token:
+            return None
+        return PreemptionCosts(
+            self._seconds_per_prefill_token, self.store.seconds_per_swapped_block
+        )
+
+    def _measure(self, seconds: float, num_tokens: int, num_seqs: int) -> None:
+        """Recomputing is prefill: steps of decodes, which are bound by weights, do not count."""
+        if num_tokens < _PREFILL_TOKENS_PER_SEQ * num_seqs:
+            return
+        measured = seconds / num_tokens
+        previous = self._seconds_per_prefill_token or measured
+        self._seconds_per_prefill_token = previous + _SMOOTHING * (measured - previous)
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,10 @@ class Scheduler:
         """There is still something to do."""
         return bool(self._roster.by_id)
 
+    def set_preemption_costs(self, costs: PreemptionCosts) -> None:
+        """What preemption costs by the latest measurements, for ``preemption_mode="auto"``."""
+        self._planner.swap_costs = costs
+
     @property
     def stats(self) -> SchedulerStats:
         """A snapshot of the counters."""

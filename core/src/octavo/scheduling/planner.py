@@ -53,7 +53,7 @@ class Planner:
         self._tables = tables
         self._roster = roster
         self._counters = counters
-        self._swap_costs = swap_costs
+        self.swap_costs = swap_costs  # the engine keeps it up to date
         self._smallest_pool = min(pool.num_usable for pool in tables.pools)
 
     def plan(self) -> Schedule:
@@ -167,7 +167,7 @@ class Planner:
         """Take the blocks of a request that is not part of this step."""
         self._roster.leave(request)
         request.num_preemptions += 1
-        if should_swap(request, self._tables, self._config, self._swap_costs):
+        if should_swap(request, self._tables, self._config, self.swap_costs):
             self._counters.num_swap_preemptions += 1
             self._tables.swap_out(request)
             self._roster.queue(request, RequestStatus.SWAPPED)

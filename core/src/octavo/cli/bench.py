@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from octavo.cli.options import ENGINE_OPTIONS, SAMPLING_OPTIONS, with_options
-from octavo.cli.sampling import sampling_params
+from octavo.cli.sampling import check_sampling_flags, sampling_params
 from octavo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -67,11 +67,14 @@ def bench(
     [bold]Examples[/bold]
 
       octavo bench model.gguf
+
       octavo bench model.gguf --num-prompts 1 --output-len 128 --json
+
       octavo bench org/name --load-format dummy --input-len 1024
     """
     if sampling and "max_tokens" in sampling:
         raise UsageError("--max-tokens has no place here: --output-len sets every answer's length.")
+    check_sampling_flags(sampling)
     from octavo.llm import LLM  # heavy: only when the arguments are good
 
     started_s = time.perf_counter()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from octavo.cli.options import ENGINE_OPTIONS, SAMPLING_OPTIONS, with_options
-from octavo.cli.sampling import sampling_params
+from octavo.cli.sampling import check_sampling_flags, sampling_params
 from octavo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,10 +47,12 @@ def chat(
     [bold]Examples[/bold]
 
       octavo chat model.gguf
+
       octavo chat model.gguf --temperature 0 --message "What is the capital of France?"
     """
     if message is not None and not message.strip():
         raise UsageError("--message is empty: expected the text to answer.")
+    check_sampling_flags(sampling)
     from octavo.llm import LLM  # heavy: only when the arguments are good
 
     llm = LLM(model, **(engine or {}))

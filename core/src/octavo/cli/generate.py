@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from octavo.cli.options import ENGINE_OPTIONS, SAMPLING_OPTIONS, with_options
-from octavo.cli.sampling import sampling_params
+from octavo.cli.sampling import check_sampling_flags, sampling_params
 from octavo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,10 +42,13 @@ def generate(
     [bold]Examples[/bold]
 
       octavo generate model.gguf "Once upon a time" --max-tokens 50
+
       octavo generate model.gguf --file prompts.txt --json > answers.jsonl
+
       echo "The capital of France is" | octavo generate model.gguf --temperature 0
     """
     texts = _read_prompts(prompts or [], file)
+    check_sampling_flags(sampling)
     from octavo.llm import LLM  # heavy: only when there is something to run
 
     llm = LLM(model, **(engine or {}))

@@ -26,6 +26,7 @@ def plan(
     [bold]Examples[/bold]
 
       octavo plan model.gguf
+
       octavo plan org/name --load-format dummy --max-model-len 8192
     """
     from octavo.config import EngineConfig

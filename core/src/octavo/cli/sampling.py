@@ -10,7 +10,14 @@ if TYPE_CHECKING:
     from octavo.llm import LLM
     from octavo.sampling_params import SamplingParams
 
-__all__ = ["sampling_params"]
+__all__ = ["check_sampling_flags", "sampling_params"]
+
+
+def check_sampling_flags(flags: Mapping[str, Any] | None) -> None:
+    """Raise UsageError for a value that no model could use, before a model is loaded."""
+    from octavo.sampling_params import SamplingParams
+
+    SamplingParams(**(flags or {}))
 
 
 def sampling_params(

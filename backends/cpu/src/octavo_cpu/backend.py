@@ -49,9 +49,9 @@ class NumpyBackend:
     def __init__(self, index: int, options: Mapping[str, Any]) -> None:
         if index != 0:
             raise DeviceError(f"There is no device cpu:{index}; the CPU is one device, cpu:0.")
-        wanted = NumpyOptions.parse(options).threads
-        self._limits = threadpoolctl.threadpool_limits(wanted, user_api="blas") if wanted else None
-        self.threads = wanted or blas_threads()
+        self.threads = NumpyOptions.parse(options).threads or blas_threads()
+        # Octavo's own threads share the work; BLAS's would wait for each other (see Workers).
+        self._limits = threadpoolctl.threadpool_limits(1, user_api="blas")
         self.ops = NumpyOps(self.threads)
         self._tables: WeakValueDictionary[int, NDArray[Any]] = WeakValueDictionary()
 
@@ -120,5 +120,4 @@ class NumpyBackend:
     def close(self) -> None:
         """Stop the threads and give BLAS its own thread count back."""
         self.ops.close()
-        if self._limits is not None:
-            self._limits.restore_original_limits()
+        self._limits.restore_original_limits()

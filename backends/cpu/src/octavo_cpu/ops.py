@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, TypeAlias, cast
 
 import array_api_compat.numpy as xp
@@ -12,7 +13,7 @@ from octavo.api import AttentionParams, PortableOps
 from octavo_cpu.kernels import activation, norm, rotary
 from octavo_cpu.kernels.decode import DecodeTask, HeadShape, make_decode_tasks
 from octavo_cpu.kernels.keys import KeyReader
-from octavo_cpu.kernels.prefill import attend_prefill
+from octavo_cpu.kernels.prefill import attend_tile, make_tiles
 from octavo_cpu.plan import KeyRange, NumpyPlan
 from octavo_cpu.storage import NumpyCache, NumpyLinear
 from octavo_cpu.threads import Workers
@@ -23,6 +24,9 @@ Array: TypeAlias = Any  # a NumPy array of whatever dtype
 Float32 = NDArray[np.float32]
 
 _MAX_GEMV_ROWS = 3  # up to here a matrix-vector product for each row beats one matrix product
+_MIN_SHARED_PRODUCTS = 1 << 23  # multiplications; fewer are done before a thread wakes up
+_PARTS_PER_THREAD = 2
+_MIN_COLUMNS = 128
 _MIN_SHARED_KEYS = 512  # fewer keys than this are not worth waking a second thread
 
 
@@ -41,15 +45,26 @@ class NumpyOps(PortableOps):
         """``x @ weight.T + bias``."""
         x32 = x.astype(np.float32, copy=False)
         matrix = weight.matrix
-        if 1 < len(x) <= _MAX_GEMV_ROWS:
-            product = np.empty((len(x), matrix.shape[1]), np.float32)
+        product = np.empty((len(x), matrix.shape[1]), np.float32)
+        if len(x) <= _MAX_GEMV_ROWS:
             for row, result in zip(x32, product, strict=True):
                 np.matmul(row, matrix, out=result)
+        elif len(x) * matrix.size < _MIN_SHARED_PRODUCTS:
+            np.matmul(x32, matrix, out=product)
         else:
-            product = np.matmul(x32, matrix)
+            self._workers.run(
+                lambda part: np.matmul(x32, matrix[:, part], out=product[:, part]),
+                self._column_parts(matrix.shape[1]),
+            )
         if weight.bias is not None:
             product += weight.bias
         return product.astype(x.dtype, copy=False)
+
+    def _column_parts(self, num_columns: int) -> list[slice]:
+        """Slices of columns, more than there are threads so that a late thread takes fewer."""
+        num_parts = min(_PARTS_PER_THREAD * self._workers.count, num_columns // _MIN_COLUMNS or 1)
+        size = -(-num_columns // num_parts)
+        return [slice(start, start + size) for start in range(0, num_columns, size)]
 
     def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
         """``x / sqrt(mean(x²) + eps) * weight`` over the last axis."""
@@ -113,7 +128,7 @@ class NumpyOps(PortableOps):
             tasks,
         )
         if prefills:
-            _attend_prefills(grouped, cache, prefills, params, sinks, out)
+            self._attend_prefills(grouped, cache, prefills, params, sinks, out)
         return out.reshape(q.shape).astype(q.dtype, copy=False)
 
     def _tasks(
@@ -131,19 +146,31 @@ class NumpyOps(PortableOps):
             )
         return cast("tuple[list[DecodeTask], list[KeyRange]]", plan.tasks[name])
 
-
-def _attend_prefills(
-    q: Float32,
-    cache: NumpyCache,
-    prefills: list[KeyRange],
-    params: AttentionParams,
-    sinks: Float32 | None,
-    out: Float32,
-) -> None:
-    max_blocks = max(len(keys.blocks) for keys in prefills)
-    k_reader, v_reader = (KeyReader(max_blocks, cache.k.shape[1:], cache.k.dtype) for _ in range(2))
-    sinks_by_query = None if sinks is None else sinks[..., None]
-    for keys in prefills:
-        rows = slice(keys.first_token, keys.first_token + keys.num_tokens)
-        k, v = k_reader.read(cache.k, keys), v_reader.read(cache.v, keys)
-        attend_prefill(q[rows], k, v, keys, params, sinks_by_query, out[rows])
+    def _attend_prefills(
+        self,
+        q: Float32,
+        cache: NumpyCache,
+        prefills: list[KeyRange],
+        params: AttentionParams,
+        sinks: Float32 | None,
+        out: Float32,
+    ) -> None:
+        max_blocks = max(len(keys.blocks) for keys in prefills)
+        k_reader, v_reader = (
+            KeyReader(max_blocks, cache.k.shape[1:], cache.k.dtype) for _ in range(2)
+        )
+        sinks_by_query = None if sinks is None else sinks[..., None]
+        for keys in prefills:
+            rows = slice(keys.first_token, keys.first_token + keys.num_tokens)
+            self._workers.run(
+                partial(
+                    attend_tile,
+                    q[rows],
+                    k_reader.read(cache.k, keys),
+                    v_reader.read(cache.v, keys),
+                    params,
+                    sinks_by_query,
+                    out[rows],
+                ),
+                make_tiles(keys, q.shape[1] * q.shape[2], params),
+            )

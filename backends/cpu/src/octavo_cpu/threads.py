@@ -1,10 +1,11 @@
-"""How many threads to use, and a pool that shares work over sequences among them."""
+"""How many threads to use, and a pool that shares work without waiting for a late thread."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import threadpoolctl
@@ -31,28 +32,50 @@ def _num_cores() -> int:
 
 
 class Workers:
-    """``count`` threads, the calling one included; NumPy lets go of the interpreter lock."""
+    """``count`` threads, the calling one included; NumPy lets go of the interpreter lock.
+
+    Threads take the next task when they are done with one, and a thread that has not begun is not
+    waited for: with a busy neighbour on one core the others carry on. BLAS's own threads wait for
+    each other at every product instead, and lose all their speed when one of them is descheduled.
+    """
 
     def __init__(self, count: int) -> None:
         self.count = count
         self._pool = ThreadPoolExecutor(count - 1, "octavo-cpu") if count > 1 else None
 
-    def run(self, function: Callable[[Task], None], tasks: Sequence[Task]) -> None:
-        """Call ``function`` on each task, the first one on the calling thread; wait for all."""
-        if self._pool is None or len(tasks) < 2:
-            for task in tasks:
+    def run(self, function: Callable[[Task], object], tasks: Iterable[Task]) -> None:
+        """Call ``function`` on each task, in any order; wait for all. Raises what a task raises."""
+        pending = deque(tasks)
+        if self._pool is None or len(pending) < 2:
+            for task in pending:
                 function(task)
             return
-        futures = [self._pool.submit(function, task) for task in tasks[1:]]
+
+        def work() -> None:
+            while True:
+                try:
+                    task = pending.popleft()
+                except IndexError:
+                    return
+                function(task)
+
+        num_helpers = min(self.count, len(pending)) - 1
+        helpers = [self._pool.submit(work) for _ in range(num_helpers)]
         try:
-            function(tasks[0])
+            work()
         finally:  # also after an error: nobody may still write when the step is over
-            for future in futures:
-                future.exception()
-        for future in futures:
-            future.result()
+            pending.clear()
+            _finish(helpers)
+        for helper in helpers:
+            if not helper.cancelled():
+                helper.result()
 
     def close(self) -> None:
         """End the threads."""
         if self._pool is not None:
             self._pool.shutdown()
+
+
+def _finish(helpers: list[Future[None]]) -> None:
+    """Wait for those that have begun; the others have nothing left to do."""
+    wait([helper for helper in helpers if not helper.cancel()])

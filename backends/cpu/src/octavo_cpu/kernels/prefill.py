@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from octavo.api import AttentionParams
     from octavo_cpu.plan import KeyRange
 
-__all__ = ["attend_prefill"]
+__all__ = ["Tile", "attend_tile", "make_tiles"]
 
 Float32 = NDArray[np.float32]
 
@@ -21,31 +22,25 @@ _MAX_SCORES = 1 << 18  # of one tile: 1 MiB
 _MIN_TILE_QUERIES = 16
 
 
-def attend_prefill(
-    q: Float32,  # [queries, kv_heads, group, head_dim], already scaled
-    k: Float32,  # [keys, kv_heads, head_dim]
-    v: Float32,
-    keys: KeyRange,
-    params: AttentionParams,
-    sinks: Float32 | None,  # [kv_heads, group, 1, 1]
-    out: Float32,  # [queries, kv_heads, group, head_dim]
-) -> None:
-    """Fill ``out``, tile by tile; a tile's scores are whole rows, so one softmax does."""
-    num_heads = q.shape[1] * q.shape[2]
-    tile = max(_MIN_TILE_QUERIES, _MAX_SCORES // (num_heads * keys.num_keys))
-    for start in range(0, keys.num_tokens, tile):
-        stop = min(start + tile, keys.num_tokens)
+@dataclass(frozen=True)
+class Tile:
+    """Some queries of a sequence and the range of keys that any of them sees."""
+
+    queries: slice
+    keys: slice
+    first_query: int  # index among ``keys`` of the first query's own key
+
+
+def make_tiles(keys: KeyRange, num_heads: int, params: AttentionParams) -> list[Tile]:
+    """Tiles over a sequence's queries; a tile's scores are whole rows, so one softmax does."""
+    size = max(_MIN_TILE_QUERIES, _MAX_SCORES // (num_heads * keys.num_keys))
+    tiles = []
+    for start in range(0, keys.num_tokens, size):
+        stop = min(start + size, keys.num_tokens)
         first_query, last_query = keys.first_query + start, keys.first_query + stop - 1
         first_key, end_key = _visible_keys(first_query, last_query, keys.num_keys, params)
-        _attend_tile(
-            q[start:stop],
-            k[first_key:end_key],
-            v[first_key:end_key],
-            first_query - first_key,
-            params,
-            sinks,
-            out[start:stop],
-        )
+        tiles.append(Tile(slice(start, stop), slice(first_key, end_key), first_query - first_key))
+    return tiles
 
 
 def _visible_keys(
@@ -61,15 +56,17 @@ def _visible_keys(
     return first_key, end_key
 
 
-def _attend_tile(
-    q: Float32,
-    k: Float32,
+def attend_tile(
+    q: Float32,  # [queries, kv_heads, group, head_dim], already scaled
+    k: Float32,  # [keys, kv_heads, head_dim]
     v: Float32,
-    first_query: int,
     params: AttentionParams,
-    sinks: Float32 | None,
-    out: Float32,
+    sinks: Float32 | None,  # [kv_heads, group, 1, 1]
+    out: Float32,  # [queries, kv_heads, group, head_dim]
+    tile: Tile,
 ) -> None:
+    """Fill the tile's rows of ``out``; q, k, v and out are those of the whole sequence."""
+    q, k, v = q[tile.queries], k[tile.keys], v[tile.keys]
     queries, kv_heads, group, head_dim = q.shape
     num_keys = len(k)
     by_head = q.transpose(1, 2, 0, 3).reshape(kv_heads, group * queries, head_dim)
@@ -77,10 +74,10 @@ def _attend_tile(
     if params.soft_cap is not None:
         soft_cap(scores, params.soft_cap)
     scores_by_query = scores.reshape(kv_heads, group, queries, num_keys)
-    _mask(scores_by_query, first_query, params)
+    _mask(scores_by_query, tile.first_query, params)
     softmax(scores_by_query, sinks)
     attended = np.matmul(scores, v.transpose(1, 0, 2))
-    out[:] = attended.reshape(kv_heads, group, queries, head_dim).transpose(2, 0, 1, 3)
+    out[tile.queries] = attended.reshape(kv_heads, group, queries, head_dim).transpose(2, 0, 1, 3)
 
 
 def _mask(scores: Float32, first_query: int, params: AttentionParams) -> None:

@@ -249,3 +249,28 @@ def test_a_failing_step_ends_those_that_run_and_no_others():
     assert {key: output.outputs[0].token_ids for key, output in outputs.items()} == {
         key: answer([int(key) + 1] * 5, 10, (None,)) for key in ("2", "3")
     }
+
+
+def test_ctrl_c_within_a_step_leaves_nothing_half_done():
+    model = NullModel(VOCAB_SIZE)
+
+    class Interrupted(NullBackend):
+        interrupt = False
+
+        def plan(self, batch, block_size):
+            if self.interrupt:
+                raise KeyboardInterrupt
+            return super().plan(batch, block_size)
+
+    backend = Interrupted(model, verify=True)
+    engine = make_engine(backend=backend, max_num_seqs=1)
+    engine.add_request("running", [1, 2, 3], greedy(10))
+    engine.add_request("waiting", [4, 5, 6], greedy(10))
+    engine.step()
+    backend.interrupt = True
+    with pytest.raises(KeyboardInterrupt):
+        engine.step()
+    backend.interrupt = False
+    outputs = run(engine)
+    assert outputs["running"].outputs[0].finish_reason == "error"
+    assert outputs["waiting"].outputs[0].token_ids == answer([4, 5, 6], 10, (None,))

@@ -44,12 +44,13 @@ class Engine:
         self.max_model_len = max_model_len
         self._max_logprobs = max_logprobs
         self._served: dict[str, ServedRequest] = {}
+        self._undelivered: list[RequestOutput] = []
         self._num_requests = 0
 
     @property
     def has_unfinished_requests(self) -> bool:
         """Whether ``step`` has anything to do."""
-        return bool(self._served)
+        return bool(self._served or self._undelivered)
 
     @property
     def num_unfinished_requests(self) -> int:
@@ -122,6 +123,9 @@ class Engine:
         A step that fails ends the requests that were running with ``finish_reason="error"`` and
         the reason in ``RequestOutput.error``; those that wait go on.
         """
+        if self._undelivered:
+            outputs, self._undelivered = self._undelivered, []
+            return outputs
         costs = self.runner.preemption_costs
         if costs is not None:
             self.scheduler.set_preemption_costs(costs)
@@ -132,6 +136,10 @@ class Engine:
             result = self.runner.execute(schedule)
         except Exception as error:  # noqa: BLE001 - a backend may raise anything; it is reported
             return self._fail_running(error)
+        except BaseException as interrupt:
+            # Ctrl-C within a step: which blocks it has moved is not known, so nothing goes on.
+            self._undelivered = self._fail_running(interrupt)
+            raise
         self.scheduler.commit(schedule)
         if result is None:
             return []
@@ -249,7 +257,7 @@ class Engine:
             completion.finish_reason = reason
             served.completions.append(completion)
 
-    def _fail_running(self, error: Exception) -> list[RequestOutput]:
+    def _fail_running(self, error: BaseException) -> list[RequestOutput]:
         """End every request that holds blocks: a failed step may have left the caches undefined."""
         message = (
             f"The backend failed in a step: {type(error).__name__}: {error}. The requests that "
@@ -267,7 +275,7 @@ class Engine:
             self._end_all(served, FinishReason.ERROR)
         self.scheduler.reset_prefix_cache()
         self.runner.store.reset()
-        if not failed:
+        if not failed and isinstance(error, Exception):
             raise BackendError(message) from error
         return [served.output() for served in failed]
 

@@ -171,7 +171,8 @@ class LLM:
         inbox = self._inbox[request_id]
         while not inbox:
             for output in self._engine.step():
-                self._inbox[output.request_id].append(output)
+                # One that was given up within an interrupted step has no inbox any more.
+                self._inbox.get(output.request_id, []).append(output)
         return inbox.pop(0)
 
     def _drop(self, request_ids: Iterable[str]) -> None:

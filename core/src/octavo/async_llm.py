@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from octavo.config import EngineConfig
 from octavo.errors import BackendError
+from octavo.open_device import open_device
 
 if TYPE_CHECKING:
     from octavo.engine_loader import LoadedEngine
@@ -44,10 +45,11 @@ class AsyncLLM:
 
     def __init__(self, model: str, device: str = "auto", **options: Any) -> None:
         """Load ``model``; options are EngineConfig's."""
-        from octavo.engine_loader import load_engine  # heavy: only when a model is wanted
-
         config = EngineConfig.from_options(model, {"device": device, **options})
-        self._start(load_engine(config))
+        opened = open_device(config)
+        from octavo.engine_loader import load_engine  # heavy: only once there is a device
+
+        self._start(load_engine(config, opened))
 
     @classmethod
     def from_loaded(cls, loaded: LoadedEngine) -> AsyncLLM:

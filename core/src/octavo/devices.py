@@ -114,9 +114,6 @@ def load_backend(
 
     ``options`` are added to those of the file and win over them. Raises BackendError.
     """
-    # Needs NumPy and the whole op protocol, which choosing a device does not.
-    from octavo.contract import check_backend
-
     spec = resolution.spec
     merged = {**policy.options.get(spec.name, {}), **(options or {})}
     try:
@@ -128,5 +125,8 @@ def load_backend(
             f"Backend {spec.name!r} could not be loaded on {resolution.device.kind}:"
             f"{resolution.device.index}: it raised {describe(error)}."
         ) from error
+    # Needs NumPy and the whole op protocol, which choosing a device does not.
+    from octavo.contract import check_backend
+
     check_backend(backend, spec.name)
     return backend

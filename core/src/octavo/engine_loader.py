@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from octavo.config import EngineConfig
 from octavo.engine import Engine
 from octavo.errors import CapacityError, UsageError
 from octavo.kv import group_layers
+from octavo.open_device import OpenDevice, tell
 from octavo.runner import Runner
 from octavo.sampling_params import SamplingParams
 from octavo.scheduler import GroupConfig, Scheduler, SchedulerConfig
@@ -63,18 +63,24 @@ class LoadedEngine:
         self.checkpoint.tensors.close()
 
 
-def load_engine(config: EngineConfig) -> LoadedEngine:
-    """Load everything ``config`` names. Raises OctavoError subclasses with what to do about it."""
-    from octavo.devices import load_backend, resolve
+def load_engine(config: EngineConfig, device: OpenDevice) -> LoadedEngine:
+    """Load everything ``config`` names onto an open device.
+
+    Raises OctavoError subclasses that say what to do about it; the device is closed then.
+    """
+    try:
+        return _load_engine(config, device)
+    except BaseException:
+        device.backend.close()
+        raise
+
+
+def _load_engine(config: EngineConfig, device: OpenDevice) -> LoadedEngine:
     from octavo.loading import open_checkpoint
     from octavo.models.registry import build_model
     from octavo.ops.binding import bind_ops
-    from octavo.plugins import load_plugins
-    from octavo.policy import load_policy
 
-    policy = load_policy(config.plugins_file)
-    plugins = load_plugins(policy)
-    resolution = resolve(config.device, config.backend, policy, plugins)
+    resolution, backend = device.resolution, device.backend
     checkpoint = open_checkpoint(
         config.model,
         load_format=config.load_format,
@@ -84,15 +90,13 @@ def load_engine(config: EngineConfig) -> LoadedEngine:
         config_overrides=config.hf_overrides,
         seed=config.seed,
     )
-    model = build_model(checkpoint.config, plugins.models, resolution.spec.name)
-    _tell(config, resolution.reason)
-    backend = load_backend(resolution, policy, config.options)
+    model = build_model(checkpoint.config, device.plugins.models, resolution.spec.name)
     dtype = choose_dtype("dtype", config.dtype, backend.caps.dtypes)
     ops, bindings = bind_ops(
         backend,
         resolution,
-        policy,
-        plugins,
+        device.policy,
+        device.plugins,
         model=model,
         attention_backend=config.attention_backend,
     )
@@ -203,7 +207,7 @@ def _with_fitting_context(config: EngineConfig, plan: CachePlan, swap_bytes: int
             f"{plan.bytes_per_token / 1024:.1f} KiB each. Lower max_model_len to {fits}, or raise "
             "kv_cache_memory_bytes or gpu_memory_utilization."
         )
-    _tell(
+    tell(
         config,
         f"The cache holds {fits} tokens, fewer than the {plan.limits.max_model_len} the model "
         f"knows: the context is limited to {fits}.",
@@ -269,7 +273,7 @@ def _load_weights(
     unused = loader.unused()
     if unused:
         shown = ", ".join(unused[:5]) + (" …" if len(unused) > 5 else "")
-        _tell(config, f"Not used by this model: {len(unused)} tensors ({shown}).")
+        tell(config, f"Not used by this model: {len(unused)} tensors ({shown}).")
     return weights
 
 
@@ -277,7 +281,7 @@ def _load_tokenizer(config: EngineConfig, checkpoint: Checkpoint) -> Tokenizer |
     from octavo.tokenizer import has_tokenizer, load_tokenizer
 
     if config.tokenizer is None and not has_tokenizer(checkpoint.tokenizer):
-        _tell(config, f"{checkpoint.name} brings no tokenizer: prompts must be token ids.")
+        tell(config, f"{checkpoint.name} brings no tokenizer: prompts must be token ids.")
         return None
     return load_tokenizer(checkpoint.tokenizer)
 
@@ -286,8 +290,3 @@ def _default_params(config: EngineConfig, checkpoint: Checkpoint) -> SamplingPar
     if config.generation_config == "octavo":
         return SamplingParams()
     return SamplingParams.from_generation_config(checkpoint.generation_config)
-
-
-def _tell(config: EngineConfig, line: str) -> None:
-    if not config.quiet:
-        print(line, file=sys.stderr)  # noqa: T201 - one line about a choice made for the user

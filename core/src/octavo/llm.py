@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from octavo.config import EngineConfig
 from octavo.errors import BackendError, UsageError
+from octavo.open_device import open_device
 from octavo.progress import request_progress
 from octavo.prompts import Prompt, is_token_ids
 from octavo.sampling_params import RequestOutputKind, SamplingParams
@@ -29,10 +30,11 @@ class LLM:
 
     def __init__(self, model: str, device: str = "auto", **options: Any) -> None:
         """Load ``model`` (a .gguf file, a folder, a hub name); options are EngineConfig's."""
-        from octavo.engine_loader import load_engine  # heavy: only when a model is wanted
-
         config = EngineConfig.from_options(model, {"device": device, **options})
-        self._loaded: LoadedEngine = load_engine(config)
+        opened = open_device(config)
+        from octavo.engine_loader import load_engine  # heavy: only once there is a device
+
+        self._loaded: LoadedEngine = load_engine(config, opened)
         self._engine = self._loaded.engine
         self._ids = itertools.count()
         self._inbox: dict[str, list[RequestOutput]] = {}

@@ -111,6 +111,7 @@ class NumpyBackend:
 
     def plan(self, batch: StepBatch, block_size: int) -> Sequence[NumpyPlan]:
         """Which keys each sequence reads, and from where, once for all layers of a group."""
+        self.ops.start_step(len(batch.token_ids))
         return [make_plan(batch, group, block_size) for group in batch.groups]
 
     def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,6 +15,7 @@ from octavo_cpu.kernels.decode import DecodeTask, HeadShape, make_decode_tasks
 from octavo_cpu.kernels.keys import KeyReader
 from octavo_cpu.kernels.prefill import attend_tile, make_tiles
 from octavo_cpu.plan import KeyRange, NumpyPlan
+from octavo_cpu.row_products import RowProducts
 from octavo_cpu.storage import NumpyCache, NumpyLinear
 from octavo_cpu.threads import Workers
 
@@ -24,7 +25,7 @@ Array: TypeAlias = Any  # a NumPy array of whatever dtype
 Float32 = NDArray[np.float32]
 
 _MAX_GEMV_ROWS = 3  # up to here a matrix-vector product for each row beats one matrix product
-_MIN_SHARED_PRODUCTS = 1 << 23  # multiplications; fewer are done before a thread wakes up
+_MIN_SHARED_PRODUCTS = 1 << 21  # multiplications; fewer are done before a thread wakes up
 _PARTS_PER_THREAD = 2
 _MIN_COLUMNS = 128
 _MIN_SHARED_KEYS = 512  # fewer keys than this are not worth waking a second thread
@@ -36,6 +37,11 @@ class NumpyOps(PortableOps):
     def __init__(self, num_threads: int) -> None:
         super().__init__(xp)
         self._workers = Workers(num_threads)
+        self._row_products = RowProducts(num_threads)
+
+    def start_step(self, num_tokens: int) -> None:
+        """A step of so many tokens begins."""
+        self._row_products.start_step(num_tokens if num_tokens <= _MAX_GEMV_ROWS else 0)
 
     def close(self) -> None:
         """End the threads."""
@@ -47,8 +53,7 @@ class NumpyOps(PortableOps):
         matrix = weight.matrix
         product = np.empty((len(x), matrix.shape[1]), np.float32)
         if len(x) <= _MAX_GEMV_ROWS:
-            for row, result in zip(x32, product, strict=True):
-                np.matmul(row, matrix, out=result)
+            self._row_products.multiply(x32, matrix, product)
         elif len(x) * matrix.size < _MIN_SHARED_PRODUCTS:
             np.matmul(x32, matrix, out=product)
         else:

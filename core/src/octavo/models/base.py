@@ -127,7 +127,7 @@ class Model(Protocol):
         ...
 
     def logits(self, ops: Ops, weights: Weights, hidden: Array) -> Array:
-        """[rows, hidden_size] → [rows, vocab_size], in the compute dtype; ``sample`` widens them."""
+        """[rows, hidden_size] → [rows, vocab_size] in the compute dtype; ``sample`` widens them."""
         ...
 
     def prefix_salt(self, prompt_len: int) -> int:

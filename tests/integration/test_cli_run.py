@@ -88,6 +88,7 @@ def test_bench_and_plan_write_json(model):
         (("chat", "MODEL", "--message", "x", "--device", "cuda"), 1, "cuda"),
         (("chat", "MODEL", "--message", "x", "--device", "gpu"), 1, "gpu"),
         (("chat", "MODEL", "--message", "x", "--backend", "nunpy"), 1, "numpy"),
+        (("chat", "MODEL", "--message", "x", "--n", "2"), 2, "--n has no place"),
         (("generate", "MODEL"), 2, "standard input was empty"),
         (("generate", "MODEL", "--file", "none.txt"), 2, "none.txt"),
         (("generate", "MODEL", "x", "--file", "none.txt"), 2, "not both"),

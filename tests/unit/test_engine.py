@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import random
 
+import numpy as np
 import pytest
 from null_engine import VOCAB_SIZE, answer, make_engine
 
@@ -143,6 +144,50 @@ def test_a_backend_with_buckets_sees_no_other_shapes():
     assert {key: output.outputs[0].token_ids for key, output in outputs.items()} == expected
     # With a spare row for the padding of adjustments, 8 requests need the multiple after 8.
     assert shapes <= {(t, s, r) for t in (8, 16, 32) for s in (4, 8) for r in (4, 8, 16)}
+
+
+@pytest.mark.parametrize("kind", list(RequestOutputKind))
+def test_answers_that_end_at_different_steps_are_all_delivered(kind):
+    class Random(NullBackend):
+        def compile(self, step):
+            inner = super().compile(step)
+
+            def varied(weights, caches, batch, plans, sampling, targets):
+                caches, result, prompt = inner(weights, caches, batch, plans, sampling, targets)
+                ids = (sampling.uniform * VOCAB_SIZE).astype(np.int32)
+                return caches, dataclasses.replace(result, token_ids=ids), prompt
+
+            return varied
+
+    engine = make_engine(backend=Random(NullModel(VOCAB_SIZE), verify=True))
+    params = SamplingParams(
+        n=5,
+        temperature=1.0,
+        max_tokens=60,
+        detokenize=False,
+        stop_token_ids=range(100),
+        output_kind=kind,
+    )
+    engine.add_request("a", [1, 2, 3], params)
+    delivered = []
+    while engine.has_unfinished_requests:
+        delivered += engine.step()
+    last = delivered[-1]
+    assert last.finished
+    ends = [
+        (answer.index, answer.finish_reason)
+        for output in (delivered if kind is RequestOutputKind.DELTA else [last])
+        for answer in output.outputs
+        if answer.finished
+    ]
+    assert sorted(ends) == [(index, "stop") for index in range(5)]
+    if kind is RequestOutputKind.FINAL_ONLY:
+        assert len(delivered) == 1
+    if kind is not RequestOutputKind.DELTA:
+        lengths = {len(answer.token_ids) for answer in last.outputs}
+        assert len(lengths) > 1  # or the test shows nothing
+        assert all(answer.token_ids[-1] < 100 for answer in last.outputs)
+        assert all(min(answer.token_ids[:-1], default=100) >= 100 for answer in last.outputs)
 
 
 def test_deltas_add_up():

@@ -38,6 +38,7 @@ class Completion(Request):
         "_stops",
         "bad_words_token_ids",
         "cumulative_logprob",
+        "end_delivered",
         "eos_token_ids",
         "index",
         "is_special",
@@ -84,12 +85,20 @@ class Completion(Request):
         self.logprobs: Logprobs | None = None if params.logprobs is None else []
         self.num_delivered_tokens = 0
         self.text_delivered = 0
+        self.end_delivered = False
         self._num_detokenized = 0
         self._detokenizer: IncrementalDetokenizer | None = None
         self._stops = StopChecker(params.stop or (), params.include_stop_str_in_output)
         # Text is needed token by token only to be streamed or searched for stop strings.
         self._has_text = params.detokenize and served.vocabulary.tokenizer is not None
         self.reads_text = self._has_text and (served.streams or bool(params.stop))
+
+    @property
+    def has_news(self) -> bool:
+        """Whether tokens, or the end, have not been delivered yet."""
+        return self.num_delivered_tokens < len(self.output_token_ids) or (
+            self.finish_reason is not None and not self.end_delivered
+        )
 
     def finish_reason_after(self, token_id: int) -> FinishReason | None:
         """Why the answer ends with ``token_id``, which has just been appended; None to go on."""

@@ -171,9 +171,9 @@ class Engine:
             if reason is not None:
                 completion.complete_text(reason)
                 self.scheduler.finish(completion, reason)
-            elif not completion.served.streams:
-                continue
-            touched[completion.served] = None
+            # Without streaming there is news only when the last of the n answers has ended.
+            if completion.served.streams or (reason and completion.served.finished):
+                touched[completion.served] = None
         return list(touched)
 
     def _append(self, completion: Completion, token_id: int, row: int, samples: Samples) -> None:

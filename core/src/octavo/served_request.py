@@ -63,8 +63,9 @@ class ServedRequest:
         self.metrics.first_token_time_s = time.monotonic()
 
     def output(self) -> RequestOutput:
-        """What to deliver now: everything, or with DELTA what is new since the last call."""
+        """What to deliver now: every answer whole, or with DELTA the answers that have news."""
         delta = self.params.output_kind is RequestOutputKind.DELTA
+        answers = [c for c in self.completions if c.has_news] if delta else self.completions
         finished = self.finished
         self.metrics.num_preemptions = sum(c.num_preemptions for c in self.completions)
         if finished:
@@ -73,7 +74,7 @@ class ServedRequest:
             request_id=self.request_id,
             prompt=self.prompt,
             prompt_token_ids=self.prompt_token_ids,
-            outputs=[_completion_output(c, delta=delta) for c in self.completions],
+            outputs=[_completion_output(c, delta=delta) for c in answers],
             finished=finished,
             prompt_logprobs=self.prompt_logprobs,
             num_cached_tokens=self.completions[0].num_cached_tokens if self.completions else 0,
@@ -87,6 +88,7 @@ def _completion_output(completion: Completion, *, delta: bool) -> CompletionOutp
     text_start = completion.text_delivered if delta else 0
     completion.num_delivered_tokens = len(completion.output_token_ids)
     completion.text_delivered = len(completion.text)
+    completion.end_delivered = completion.finish_reason is not None
     return CompletionOutput(
         index=completion.index,
         text=completion.text[text_start:],

@@ -53,6 +53,8 @@ def chat(
     if message is not None and not message.strip():
         raise UsageError("--message is empty: expected the text to answer.")
     check_sampling_flags(sampling)
+    if (sampling or {}).get("n", 1) != 1:
+        raise UsageError("--n has no place in a chat, which goes on from one answer; use generate.")
     from octavo.llm import LLM  # heavy: only when the arguments are good
 
     llm = LLM(model, **(engine or {}))

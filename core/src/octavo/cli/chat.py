@@ -59,9 +59,8 @@ def chat(
 
     llm = LLM(model, **(engine or {}))
     try:
-        params = sampling_params(llm, sampling or {})
-        if "max_tokens" not in (sampling or {}):
-            params = _until_done(params)
+        # An answer goes on until it is done, unless the user set a length.
+        params = sampling_params(llm, {"max_tokens": None, **(sampling or {})})
         session = ChatSession(llm, params, system)
         if message is not None:
             session.answer(message)
@@ -69,12 +68,6 @@ def chat(
             session.run()
     finally:
         llm.close()
-
-
-def _until_done(params: SamplingParams) -> SamplingParams:
-    from dataclasses import replace
-
-    return replace(params, max_tokens=None)
 
 
 class ChatSession:

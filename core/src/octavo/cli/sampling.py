@@ -20,14 +20,6 @@ def check_sampling_flags(flags: Mapping[str, Any] | None) -> None:
     SamplingParams(**(flags or {}))
 
 
-def sampling_params(
-    llm: LLM, flags: Mapping[str, Any], *, max_tokens: int | None = None
-) -> SamplingParams:
-    """What the user set, else what the model's generation config says, else Octavo's defaults.
-
-    ``max_tokens`` is the command's own default length.
-    """
-    params = llm.get_default_sampling_params()
-    if "max_tokens" not in flags and max_tokens is not None:
-        params = replace(params, max_tokens=max_tokens)
-    return replace(params, **flags)
+def sampling_params(llm: LLM, flags: Mapping[str, Any]) -> SamplingParams:
+    """What the user set, else what the model's generation config says, else Octavo's defaults."""
+    return replace(llm.get_default_sampling_params(), **flags)

@@ -1,0 +1,17 @@
+"""The checks of the conformance suite, one module for each thing they look at."""
+
+from __future__ import annotations
+
+from octavo.testing.check import SECTIONS, Check
+
+__all__ = ["CHECKS"]
+
+_MODULES: tuple[tuple[Check, ...], ...] = ()
+
+CHECKS: tuple[Check, ...] = tuple(
+    sorted(
+        (check for checks in _MODULES for check in checks),
+        key=lambda check: SECTIONS.index(check.section),
+    )
+)
+"""Every check, in the order of SECTIONS; within one, in the order of its module."""

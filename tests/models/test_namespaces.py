@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import array_api_compat.torch as torch_namespace
 import jax
 import jax.numpy as jax_namespace
@@ -14,10 +12,7 @@ import transformers
 from harness import TinyBackend
 from reference import SIZES, load_driver, make_reference, prompt
 
-from octavo.batch import GroupBatch, StepBatch
-from octavo.models import gpt2, layers
-from octavo.ops.protocol import AttentionPlan
-from octavo.ops.storage import PortableCache, PortableLinear
+from octavo.step_trees import each_step_tree
 
 CONFIGS = {
     "llama-dynamic-rope": lambda: transformers.LlamaConfig(
@@ -36,19 +31,11 @@ CONFIGS = {
         vocab_size=256, n_embd=64, n_layer=2, n_head=4, n_positions=128
     ),
 }
-TREES = [
-    *(StepBatch, GroupBatch, AttentionPlan, PortableCache, PortableLinear),
-    *(layers.DecoderWeights, layers.LayerWeights, layers.AttentionWeights),
-    *(gpt2.GPT2Weights, gpt2.GPT2Layer, gpt2.LayerNorm),
-]
-
 
 @pytest.fixture(scope="module", autouse=True)
 def registered_trees():
     """What a JAX backend does at load: weights, caches and batches are arguments of a jit."""
-    for tree in TREES:
-        with contextlib.suppress(ValueError):  # another test module was first
-            jax.tree_util.register_dataclass(tree)
+    each_step_tree(jax.tree_util.register_dataclass)
 
 
 @pytest.fixture(scope="module", params=CONFIGS)

@@ -32,7 +32,7 @@ MODEL_IMPORTS = (
     "octavo.errors",
     "octavo.spec",
 )
-MODEL_IMPORTS += ("octavo.suggest",)
+MODEL_IMPORTS += ("octavo.suggest", "octavo.step_trees")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The portable ops on NumPy, torch and JAX against the float64 oracle."""
 
-import contextlib
 import functools
 import importlib
 
@@ -11,6 +10,7 @@ from octavo.ops.attention import make_plans
 from octavo.ops.portable import PortableOps
 from octavo.ops.protocol import AttentionParams, AttentionPlan
 from octavo.ops.storage import PortableCache, PortableLinear
+from octavo.step_trees import each_step_tree
 from op_checks import (
     OPS,
     SHAPES,
@@ -83,9 +83,7 @@ def jitted_subject_for(namespace):
         return subject
     import jax
 
-    for tree in (PortableCache, AttentionPlan):
-        with contextlib.suppress(ValueError):  # another test module was first
-            jax.tree_util.register_dataclass(tree)
+    each_step_tree(jax.tree_util.register_dataclass)
     return Subject(**{**vars(subject), "jit": functools.partial(jax.jit, donate_argnums=3)})
 
 

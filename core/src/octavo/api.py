@@ -40,6 +40,8 @@ if TYPE_CHECKING:
         SampleResult,
         SamplingBatch,
     )
+    from octavo.ops.storage import PortableCache, PortableLinear
+    from octavo.step_trees import each_step_tree, step_tree
 
 __all__ = [
     "API_VERSION",
@@ -66,6 +68,8 @@ __all__ = [
     "OctavoError",
     "Ops",
     "PluginError",
+    "PortableCache",
+    "PortableLinear",
     "PortableOps",
     "Probe",
     "QuantizedTensor",
@@ -74,8 +78,10 @@ __all__ = [
     "SamplingBatch",
     "StepBatch",
     "UsageError",
+    "each_step_tree",
     "hookimpl",
     "make_plans",
+    "step_tree",
 ]
 
 _LAZY_NAMES = {
@@ -97,6 +103,8 @@ _LAZY_NAMES = {
         "SampleResult",
         "SamplingBatch",
     ),
+    "octavo.ops.storage": ("PortableCache", "PortableLinear"),
+    "octavo.step_trees": ("each_step_tree", "step_tree"),
 }
 _LAZY_HOMES = {name: module for module, names in _LAZY_NAMES.items() for name in names}
 

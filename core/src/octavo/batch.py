@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from octavo.step_trees import step_tree
+
 if TYPE_CHECKING:
     from jaxtyping import Int
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["GroupBatch", "StepBatch"]
 
 
+@step_tree
 @dataclass(frozen=True)
 class GroupBatch:
     """Where one KV group reads and writes in this step."""
@@ -26,6 +29,7 @@ class GroupBatch:
         return GroupBatch(put(self.block_table), put(self.slots))
 
 
+@step_tree
 @dataclass(frozen=True)
 class StepBatch:
     """A mixed batch of prefill chunks and decodes, flattened over tokens. All arrays int32.

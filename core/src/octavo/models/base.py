@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Model", "StepInput", "WeightLoader", "Weights"]
 
 Weights = Any
-"""A frozen dataclass of arrays, LinearWeights and tuples of the same; each model has its own."""
+"""A ``@step_tree`` of arrays, LinearWeights and tuples of the same; each model has its own."""
 
 HFConfig = Mapping[str, Any]
 """config.json as a mapping."""

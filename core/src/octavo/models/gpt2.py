@@ -10,6 +10,7 @@ from octavo.models.config import MAX_LAYERS, DecoderConfig
 from octavo.models.configured import ConfiguredModel
 from octavo.models.layers import LayerStep
 from octavo.ops.protocol import AttentionParams
+from octavo.step_trees import step_tree
 
 if TYPE_CHECKING:
     from octavo.models.base import StepInput, WeightLoader
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["GPT2"]
 
 
+@step_tree
 @dataclass(frozen=True)
 class LayerNorm:
     """Weight and bias of a layer norm."""
@@ -27,6 +29,7 @@ class LayerNorm:
     bias: Array
 
 
+@step_tree
 @dataclass(frozen=True)
 class GPT2Layer:
     """One layer."""
@@ -39,6 +42,7 @@ class GPT2Layer:
     down: LinearWeight  # [hidden, intermediate]
 
 
+@step_tree
 @dataclass(frozen=True)
 class GPT2Weights:
     """The whole model."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from octavo.errors import ModelLoadError
 from octavo.kv import KVSpec
 from octavo.ops.protocol import AttentionParams
+from octavo.step_trees import step_tree
 
 if TYPE_CHECKING:
     from octavo.models.config import ConfigReader
@@ -47,6 +48,7 @@ class LayerStep:
     plan: Any
 
 
+@step_tree
 @dataclass(frozen=True)
 class AttentionWeights:
     """Projections, and the norms of query and key in families that have them."""
@@ -57,6 +59,7 @@ class AttentionWeights:
     k_norm: Norm = None
 
 
+@step_tree
 @dataclass(frozen=True)
 class LayerWeights:
     """One layer. A family has norms before its two parts, after them, or both."""
@@ -70,6 +73,7 @@ class LayerWeights:
     mlp_output_norm: Norm = None
 
 
+@step_tree
 @dataclass(frozen=True)
 class DecoderWeights:
     """A whole decoder."""

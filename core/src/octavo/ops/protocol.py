@@ -19,6 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
+from octavo.step_trees import step_tree
+
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
@@ -80,6 +82,7 @@ class AttentionParams:
     causal: bool = True
 
 
+@step_tree
 @dataclass(frozen=True)
 class AttentionPlan:
     """Portable attention metadata of one KV group for one step; a backend may return its own."""
@@ -115,6 +118,7 @@ class RopeSpec:
     long_inv_freq: tuple[float, ...] | None = None
 
 
+@step_tree(static=("num_logprobs", "all_greedy", "plain", "truncated"))
 @dataclass(frozen=True)
 class SamplingBatch:
     """What sampling needs for each row of logits; built on the host once a step.
@@ -143,6 +147,7 @@ class SamplingBatch:
     truncated: bool = True  # static: top_k or top_p is on in some row
 
 
+@step_tree
 @dataclass(frozen=True)
 class SampleResult:
     """Sampled tokens; log-probabilities are of the raw logits, before any adjustment."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from octavo.step_trees import step_tree
+
 if TYPE_CHECKING:
     from jaxtyping import Float
 
@@ -13,17 +15,19 @@ if TYPE_CHECKING:
 __all__ = ["PortableCache", "PortableLinear"]
 
 
+@step_tree
 @dataclass(frozen=True)
 class PortableCache:
-    """Keys and values of one layer. A JAX backend registers this as a pytree."""
+    """Keys and values of one layer."""
 
     k: Float[Array, "num_blocks block_size kv_heads head_dim"]
     v: Float[Array, "num_blocks block_size kv_heads head_dim"]
 
 
+@step_tree
 @dataclass(frozen=True)
 class PortableLinear:
-    """A weight as checkpoints store it. A JAX backend registers this as a pytree."""
+    """A weight as checkpoints store it."""
 
     weight: Float[Array, "out_features in_features"]
     bias: Float[Array, "out_features"] | None = None

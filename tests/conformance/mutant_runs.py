@@ -1,0 +1,57 @@
+"""Runs the quick level of the whole suite against every mutant, in as many processes as cores."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from mutant import Mutant
+
+from octavo.testing.conform import Planned, Result, all_checks, plan_cases, run_case
+from octavo.testing.subject import Subject
+
+TIME_LIMIT_S = 240
+_MUTANT_MODULES = sorted(path.stem for path in Path(__file__).parent.glob("mutants_*.py"))
+
+
+def all_mutants() -> dict[str, Mutant]:
+    """Every mutant of the modules ``mutants_*.py``, by name."""
+    found = [
+        mutant for module in _MUTANT_MODULES for mutant in importlib.import_module(module).MUTANTS
+    ]
+    names = [mutant.name for mutant in found]
+    assert len(set(names)) == len(names), f"mutants share a name: {sorted(names)}"
+    return {mutant.name: mutant for mutant in found}
+
+
+def gating_checks():
+    """Every check that can fail a backend."""
+    return tuple(check for check in all_checks() if check.section != "performance")
+
+
+def run_suite(subject: Subject, *, quick: bool) -> list[Result]:
+    """The results of every gating check on one subject."""
+    results = []
+    for planned in plan_cases(subject, gating_checks(), quick=quick):
+        is_planned = isinstance(planned, Planned)
+        results.append(run_case(subject, planned) if is_planned else planned)
+    subject.close()
+    return results
+
+
+def failures_of(name: str) -> list[Result]:
+    """What the quick suite finds wrong with the mutant of that name."""
+    results = run_suite(all_mutants()[name].subject(), quick=True)
+    return [result for result in results if result.status == "failed"]
+
+
+def failures_of_all() -> dict[str, list[Result]]:
+    """What the quick suite finds wrong with each mutant."""
+    names = list(all_mutants())
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=os.cpu_count(), mp_context=context) as pool:
+        futures = {name: pool.submit(failures_of, name) for name in names}
+        return {name: future.result(TIME_LIMIT_S) for name, future in futures.items()}

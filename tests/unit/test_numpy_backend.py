@@ -1,4 +1,4 @@
-"""The NumPy backend: its faster ops against the oracle, caches, options and memory."""
+"""The NumPy backend: its faster ops against the oracle, caches and options."""
 
 import subprocess
 import sys
@@ -10,7 +10,6 @@ from octavo.contract import check_backend
 from octavo.errors import BackendError, DeviceError, UsageError
 from octavo.kv import KVSpec
 from octavo.loading.tensors import QuantizedTensor
-from octavo_cpu import memory
 from octavo_cpu.backend import NumpyBackend
 from octavo_cpu.storage import NumpyCache
 from op_checks import OPS, SHAPES, Subject, check_attend, check_op, check_rope_table, rope_specs
@@ -142,67 +141,6 @@ def test_bad_options_are_refused(options, message):
 def test_there_is_one_device():
     with pytest.raises(DeviceError, match="no device cpu:1"):
         NumpyBackend(1, {})
-
-
-def test_memory_is_that_of_the_machine(backend):
-    info = backend.memory()
-    assert 0 < info.free_bytes <= info.total_bytes
-
-
-MEMINFO = "MemTotal:       1000 kB\nMemFree:         100 kB\nMemAvailable:    600 kB\n"
-
-
-def _files(root, files):
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-
-@pytest.mark.parametrize(
-    ("files", "free_kib", "total_kib"),
-    [
-        ({}, 600, 1000),
-        (
-            {  # version 2: an outer group is tighter than the own one, and its file cache gives way
-                "proc/self/cgroup": "0::/outer/own\n",
-                "sys/fs/cgroup/outer/own/memory.max": "max\n",
-                "sys/fs/cgroup/outer/own/memory.current": "1\n",
-                "sys/fs/cgroup/outer/memory.max": f"{500 * 1024}\n",
-                "sys/fs/cgroup/outer/memory.current": f"{300 * 1024}\n",
-                "sys/fs/cgroup/outer/memory.stat": f"anon 5\ninactive_file {100 * 1024}\n",
-            },
-            300,
-            500,
-        ),
-        (
-            {  # version 1
-                "proc/self/cgroup": "5:cpu,memory:/own\n1:name=systemd:/\n",
-                "sys/fs/cgroup/memory/own/memory.limit_in_bytes": f"{400 * 1024}\n",
-                "sys/fs/cgroup/memory/own/memory.usage_in_bytes": f"{500 * 1024}\n",
-            },
-            0,
-            400,
-        ),
-    ],
-    ids=["no group", "version 2", "version 1"],
-)
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no /proc to imitate")
-def test_control_groups_bound_the_memory(tmp_path, files, free_kib, total_kib):
-    _files(tmp_path, {"proc/meminfo": MEMINFO, **files})
-    usage = memory._usage(tmp_path)
-    assert (usage.free_bytes, usage.total_bytes) == (free_kib * 1024, total_kib * 1024)
-
-
-def test_macos_pages_are_read():
-    report = (
-        "Mach Virtual Memory Statistics: (page size of 16384 bytes)\n"
-        "Pages free:                               10.\n"
-        "Pages active:                            500.\n"
-        "Pages inactive:                           20.\n"
-        "Pages speculative:                         3.\n"
-    )
-    assert memory._parse_vm_stat(report) == 33 * 16384
 
 
 def test_plugin_module_imports_no_array_library():

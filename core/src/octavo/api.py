@@ -24,6 +24,7 @@ from octavo.spec import API_VERSION, AttentionSpec, BackendSpec, DeviceInfo, Mod
 if TYPE_CHECKING:
     from octavo.backend import Backend, Capabilities, MemoryInfo
     from octavo.batch import GroupBatch, StepBatch
+    from octavo.host_memory import host_memory
     from octavo.kv import KVGroup, KVSpec
     from octavo.loading.tensors import QuantizedTensor
     from octavo.ops.attention import make_plans
@@ -80,6 +81,7 @@ __all__ = [
     "UsageError",
     "each_step_tree",
     "hookimpl",
+    "host_memory",
     "make_plans",
     "step_tree",
 ]
@@ -87,6 +89,7 @@ __all__ = [
 _LAZY_NAMES = {
     "octavo.backend": ("Backend", "Capabilities", "MemoryInfo"),
     "octavo.batch": ("GroupBatch", "StepBatch"),
+    "octavo.host_memory": ("host_memory",),
     "octavo.kv": ("KVGroup", "KVSpec"),
     "octavo.loading.tensors": ("QuantizedTensor",),
     "octavo.ops.attention": ("make_plans",),

@@ -10,8 +10,14 @@ import numpy as np
 import threadpoolctl
 from numpy.typing import NDArray
 
-from octavo.api import BackendError, Capabilities, DeviceError, MemoryInfo, QuantizedTensor
-from octavo_cpu import memory
+from octavo.api import (
+    BackendError,
+    Capabilities,
+    DeviceError,
+    MemoryInfo,
+    QuantizedTensor,
+    host_memory,
+)
 from octavo_cpu.ops import NumpyOps
 from octavo_cpu.options import NumpyOptions
 from octavo_cpu.plan import NumpyPlan, make_plan
@@ -57,7 +63,7 @@ class NumpyBackend:
 
     def memory(self) -> MemoryInfo:
         """Of the machine, or of the control group that confines this process."""
-        return MemoryInfo(memory.free_bytes(), memory.total_bytes(), shared_with_host=True)
+        return host_memory()
 
     def put(self, array: NDArray[Any], dtype: str | None = None) -> Array:
         """The array itself, unless its dtype is to change."""

@@ -6,15 +6,14 @@ import platform
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from octavo.api import API_VERSION, Backend, BackendSpec, DeviceInfo, Probe, hookimpl
-from octavo_cpu.memory import total_bytes
+from octavo.api import API_VERSION, Backend, BackendSpec, DeviceInfo, Probe, hookimpl, host_memory
 
 __all__ = ["octavo_register_backends"]
 
 
 def _probe() -> Probe:
     """One CPU device, whatever the machine: NumPy is a dependency, so there is nothing to miss."""
-    return Probe(devices=(DeviceInfo("cpu", 0, _processor_name(), total_bytes()),))
+    return Probe(devices=(DeviceInfo("cpu", 0, _processor_name(), host_memory().total_bytes),))
 
 
 def _processor_name() -> str:

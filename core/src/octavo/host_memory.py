@@ -10,7 +10,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["free_bytes", "total_bytes"]
+from octavo.backend import MemoryInfo
+
+__all__ = ["host_memory"]
 
 _MAX_GROUP_LIMIT_BYTES = 1 << 60  # control groups of version 1 write a huge number for "no limit"
 
@@ -21,14 +23,13 @@ class _Usage:
     total_bytes: int
 
 
-def total_bytes() -> int:
-    """Memory that this process may ever use."""
-    return _usage(Path("/")).total_bytes
+def host_memory() -> MemoryInfo:
+    """What this process may still take without pushing anything out, and may take at all.
 
-
-def free_bytes() -> int:
-    """Memory that this process may still take without pushing anything out."""
-    return _usage(Path("/")).free_bytes
+    For backends whose device memory is the host's own.
+    """
+    usage = _usage(Path("/"))
+    return MemoryInfo(usage.free_bytes, usage.total_bytes, shared_with_host=True)
 
 
 def _usage(root: Path) -> _Usage:

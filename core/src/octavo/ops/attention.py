@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import array_api_extra as xpx
-from array_api_compat import device
-
 from octavo.ops.activations import soft_cap
+from octavo.ops.arrays import device_of, set_at
 from octavo.ops.protocol import AttentionParams, AttentionPlan
 from octavo.ops.storage import PortableCache
 
@@ -58,8 +56,8 @@ def write_kv(
     block_size = cache.k.shape[1]
     place = (plan.slots // block_size, plan.slots % block_size)
     return PortableCache(
-        k=xpx.at(cache.k)[place].set(xp.astype(k, cache.k.dtype)),
-        v=xpx.at(cache.v)[place].set(xp.astype(v, cache.v.dtype)),
+        k=set_at(xp, cache.k, place, xp.astype(k, cache.k.dtype), copy=False),
+        v=set_at(xp, cache.v, place, xp.astype(v, cache.v.dtype), copy=False),
     )
 
 
@@ -128,7 +126,8 @@ def _visible(
     xp: Namespace, plan: AttentionPlan, params: AttentionParams, first_key: int, num_keys: int
 ) -> Bool[Array, "tokens keys"]:
     """Which of the keys at positions first_key … each token may see."""
-    keys = first_key + xp.arange(num_keys, dtype=xp.int32, device=device(plan.positions))[None, :]
+    keys = first_key + xp.arange(num_keys, dtype=xp.int32, device=device_of(plan.positions))
+    keys = keys[None, :]
     position = plan.positions[:, None]
     visible = keys < xp.take(plan.seq_lens, plan.token_seqs, axis=0)[:, None]
     if params.causal:

@@ -13,6 +13,7 @@ from array_api_compat import is_numpy_namespace
 
 from octavo.ops import activations, attention, rope, sampling_numpy
 from octavo.ops import sampling as portable_sampling
+from octavo.ops.arrays import check_namespace
 from octavo.ops.protocol import Activation, AttentionParams, RopeSpec, SampleResult, SamplingBatch
 
 if TYPE_CHECKING:
@@ -27,12 +28,13 @@ __all__ = ["PortableOps"]
 class PortableOps:
     """Every op of ``octavo.ops.protocol.Ops`` over the array namespace ``xp``.
 
-    ``xp`` is ``array_api_compat.numpy``, ``array_api_compat.torch``, ``jax.numpy``, or another
-    namespace of the array API standard that has integer-array indexing. Caches are
-    ``PortableCache``, prepared weights ``PortableLinear``, plans ``AttentionPlan``.
+    ``xp`` is ``array_api_compat.numpy``, ``array_api_compat.torch``, ``jax.numpy``, or any module
+    that has what ``octavo.ops.arrays.Namespace`` lists; BackendError names what it lacks. Caches
+    are ``PortableCache``, prepared weights ``PortableLinear``, plans ``AttentionPlan``.
     """
 
     def __init__(self, xp: Namespace) -> None:
+        check_namespace(xp)
         self.xp = xp
 
     def _float32(self, x: Any) -> Any:

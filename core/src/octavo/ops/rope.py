@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from array_api_compat import device
+from octavo.ops.arrays import device_of
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -60,7 +60,7 @@ def _dynamic_inverse_frequencies(
 def _constant_row(
     xp: Namespace, values: tuple[float, ...], like: Int[Array, "tokens"]
 ) -> Float[Array, "1 size"]:
-    return xp.asarray(values, dtype=xp.float32, device=device(like))[None, :]
+    return xp.asarray(values, dtype=xp.float32, device=device_of(like))[None, :]
 
 
 def rope(

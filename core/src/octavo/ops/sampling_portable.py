@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import array_api_extra as xpx
 import numpy as np
 
-from octavo.ops.arrays import Array, Namespace
+from octavo.ops.arrays import Array, Namespace, set_at
 from octavo.ops.protocol import SampleResult, SamplingBatch
 from octavo.ops.sampling_weights import (
     MAX_VOCAB_SIZE,
@@ -78,10 +77,11 @@ def adjusted_logits(
         logits = xp.where(sampling.mask, logits, -float("inf"))
     if sampling.bias_ids.shape[0]:
         place = (sampling.bias_rows, sampling.bias_ids)
-        logits = xpx.at(logits, place).add(sampling.bias_values, copy=True)
+        logits = set_at(xp, logits, place, logits[place] + sampling.bias_values, copy=True)
     if sampling.seen_ids.shape[0]:
         place = (sampling.seen_rows, sampling.seen_ids)
-        logits = xpx.at(logits, place).set(_penalised(xp, logits[place], sampling), copy=True)
+        penalised = _penalised(xp, logits[place], sampling)
+        logits = set_at(xp, logits, place, penalised, copy=True)
     return logits
 
 

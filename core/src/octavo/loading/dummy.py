@@ -45,10 +45,9 @@ class DummySource:
         is_vector = len(shape) < 2
         scale = _NORM_SPREAD if is_vector else 1 / math.sqrt(max(1, shape[-1]))
         mean = 1.0 if is_vector and not name.endswith(".bias") else 0.0
-        pool = _normal_pool() * np.float32(scale) + np.float32(mean)
-        start = self._start(name)
+        numbers = _numbers_from(self._start(name), math.prod(shape))
         flat = target if target.flags.c_contiguous else np.empty(shape, target.dtype)
-        _fill(flat.reshape(-1), np.concatenate([pool[start:], pool[:start]]))
+        _fill(flat.reshape(-1), numbers * np.float32(scale) + np.float32(mean))
         if flat is not target:
             convert(flat, target)
         return target
@@ -64,6 +63,13 @@ class DummySource:
 @functools.cache
 def _normal_pool() -> NDArray[np.float32]:
     return np.random.default_rng(0).standard_normal(_POOL_SIZE, dtype=np.float32)
+
+
+def _numbers_from(start: int, count: int) -> NDArray[np.float32]:
+    """``count`` numbers of the pool from ``start`` on, or all of it where that is fewer."""
+    pool = _normal_pool()
+    first = pool[start : start + count]
+    return np.concatenate([first, pool[: min(start, count - len(first))]])
 
 
 def _fill(target: NDArray[Any], period: NDArray[np.float32]) -> None:

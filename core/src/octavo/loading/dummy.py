@@ -32,7 +32,11 @@ class DummySource:
         self._seed = seed
 
     def has(self, name: str) -> bool:
-        """True, save for biases and for the output projection of a model with tied embeddings."""
+        """True, save for biases and for the output projection of a model with tied embeddings.
+
+        It is the answer to models that ask. Families that always have biases (Qwen 2, GPT-2), or
+        whose config says so, read them without asking, and get them.
+        """
         return not name.endswith(".bias") and not (self._is_tied and name == "lm_head.weight")
 
     def read_shaped(

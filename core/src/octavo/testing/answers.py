@@ -1,0 +1,97 @@
+"""Runs requests through an engine to the end and keeps what checks compare: tokens and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from octavo.sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from octavo.engine import Engine
+    from octavo.engine_loader import LoadedEngine
+    from octavo.outputs import Logprob, RequestOutput
+
+__all__ = ["Answer", "generate", "greedy"]
+
+_MAX_STEPS = 10_000  # far more than tiny requests take: an engine that never ends is at fault
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One completion; log-probabilities only where they were asked for."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...] = ()
+    """Of each token."""
+    likeliest: tuple[Mapping[int, float], ...] = ()
+    """For each token, the log-probabilities of the likeliest and of itself, by token id."""
+    prompt_logprobs: tuple[float, ...] = ()
+    """Of each token of the prompt but the first."""
+    finish_reason: str | None = None
+    error: str | None = None
+
+
+def greedy(max_tokens: int = 16, **options: Any) -> SamplingParams:
+    """The likeliest token each time, with its log-probability, up to ``max_tokens``."""
+    defaults: dict[str, Any] = {"temperature": 0.0, "logprobs": 0, "ignore_eos": True}
+    return SamplingParams(max_tokens=max_tokens, **{**defaults, **options})
+
+
+def generate(
+    loaded: LoadedEngine,
+    prompts: Sequence[Sequence[int]],
+    params: SamplingParams | Sequence[SamplingParams] | None = None,
+) -> list[Answer]:
+    """All prompts together, each to its end; with n > 1, n answers in a row for each.
+
+    ``params`` are for all prompts, or one for each; None is ``greedy()``.
+    Raises RuntimeError if the engine still has requests after ten thousand steps.
+    """
+    if params is None or isinstance(params, SamplingParams):
+        params = [params or greedy()] * len(prompts)
+    engine = loaded.engine
+    for index, (prompt, prompt_params) in enumerate(zip(prompts, params, strict=True)):
+        engine.add_request(str(index), list(prompt), prompt_params)
+    outputs = _run(engine)
+    return [answer for index in range(len(prompts)) for answer in _answers(outputs[str(index)])]
+
+
+def _run(engine: Engine) -> dict[str, RequestOutput]:
+    """Step until nothing is left; the last output of each request."""
+    outputs = {}
+    for _ in range(_MAX_STEPS):
+        if not engine.has_unfinished_requests:
+            return outputs
+        for output in engine.step():
+            outputs[output.request_id] = output
+    raise RuntimeError(
+        f"{engine.num_unfinished_requests} requests are unfinished after {_MAX_STEPS} steps; "
+        "requests of a few tokens must have ended."
+    )
+
+
+def _answers(output: RequestOutput) -> list[Answer]:
+    prompt = zip(output.prompt_token_ids, output.prompt_logprobs or (), strict=False)
+    prompt_logprobs = tuple(entry[token].logprob for token, entry in prompt if entry is not None)
+    return [
+        Answer(
+            token_ids=tuple(completion.token_ids),
+            logprobs=tuple(
+                entry[token].logprob
+                for token, entry in zip(
+                    completion.token_ids, completion.logprobs or (), strict=False
+                )
+            ),
+            likeliest=tuple(map(_plain, completion.logprobs or ())),
+            prompt_logprobs=prompt_logprobs,
+            finish_reason=completion.finish_reason,
+            error=output.error,
+        )
+        for completion in output.outputs
+    ]
+
+
+def _plain(entry: Mapping[int, Logprob]) -> dict[int, float]:
+    return {token_id: logprob.logprob for token_id, logprob in entry.items()}

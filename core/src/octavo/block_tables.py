@@ -220,6 +220,15 @@ class BlockTables:
                     pool.register(table[index], hashes[index])
         request.register_at = (num_full_blocks + 1) * self.block_size
 
+    def forget_content(self, request: Request) -> None:
+        """Take every block with this request's content out of the prefix cache, whoever holds it.
+
+        By hash, not by its table: blocks that fell out of a window may still be cached.
+        """
+        for pool in self.pools:
+            for block_hash in request.block_hashes:
+                pool.forget(block_hash)
+
     def can_swap_out(self, request: Request) -> bool:
         """The host has room for what the request has computed."""
         num_blocks = -(-request.num_computed_tokens // self.block_size)

@@ -114,6 +114,16 @@ class BlockPool:
             del self._blocks_by_hash[block_hash]
             self._hashes[block] = None
 
+    def forget(self, block_hash: bytes) -> None:
+        """Let nobody find this content any more; who holds the block keeps it."""
+        block = self._blocks_by_hash.get(block_hash)
+        if block is None:
+            return
+        self.unregister(block)
+        if block in self._cached:
+            del self._cached[block]
+            self._unused.append(block)
+
     def forget_cached(self) -> int:
         """Turn cached blocks into unused ones; returns how many."""
         num_cached = len(self._cached)

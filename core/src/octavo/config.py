@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from octavo.errors import UsageError
 
@@ -50,6 +50,7 @@ class EngineConfig:
     enable_chunked_prefill: bool = True
     scheduling_policy: SchedulingPolicy = "fcfs"
     preemption_mode: PreemptionMode = "auto"
+    step_timeout_s: float | None = None  # a step that takes longer stops the engine; None: no limit
     max_logprobs: int = 20
     seed: int = 0
     quiet: bool = False  # no progress bars and no lines about what was chosen
@@ -73,7 +74,7 @@ class EngineConfig:
                 raise UsageError(f"{name}={value!r} must be a whole number of at least {lowest}.")
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
-            if not _is_number(value) or not low <= value <= high:
+            if not _is_within(value, low, high) and not (value is None and name in _OPTIONAL):
                 raise UsageError(f"{name}={value!r} must be between {low:g} and {high:g}.")
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise UsageError(
@@ -115,12 +116,18 @@ _WHOLE_NUMBERS = {
     "max_logprobs": 0,
     "seed": 0,
 }
+_OPTIONAL = ("step_timeout_s",)
 _RANGES = {
     "gpu_memory_utilization": (0.01, 1),
     "swap_space": (0, 1 << 20),
+    "step_timeout_s": (0.001, 1 << 20),
     "seed": (0, (1 << 64) - 1),
 }
 
 
-def _is_number(value: object) -> bool:
+def _is_within(value: object, low: float, high: float) -> bool:
+    return _is_number(value) and low <= value <= high
+
+
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)

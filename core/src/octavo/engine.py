@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from octavo.completion import Completion, logprob_entry
+from octavo.answers import Answers
+from octavo.completion import Completion
 from octavo.errors import BackendError, UsageError
+from octavo.isolation import describe
+from octavo.member_faults import explain
 from octavo.outputs import RequestOutput
 from octavo.prompts import Prompt, read_prompt
+from octavo.recovery import Recovery
 from octavo.request import FinishReason
 from octavo.served_request import ServedRequest
+from octavo.watchdog import Hang, Watchdog
 
 if TYPE_CHECKING:
     from octavo.completion import Vocabulary
     from octavo.models.base import Model
-    from octavo.runner import PromptLogprobs, Runner, StepResult
-    from octavo.samples import Samples
+    from octavo.runner import Runner, StepResult
     from octavo.sampling_params import SamplingParams
-    from octavo.scheduler import Scheduler
+    from octavo.scheduler import Schedule, Scheduler
     from octavo.token_mask import TokenMask
 
 __all__ = ["Engine"]
@@ -36,13 +41,20 @@ class Engine:
         *,
         max_model_len: int,
         max_logprobs: int,
+        step_timeout_s: float | None = None,
     ) -> None:
+        """Steps that take longer than ``step_timeout_s`` are given up, and the engine with them."""
         self.scheduler = scheduler
         self.runner = runner
         self.model = model
         self.vocabulary = vocabulary
         self.max_model_len = max_model_len
+        self.failure: str | None = None
+        """Why the engine has stopped; None while it works."""
         self._max_logprobs = max_logprobs
+        self._answers = Answers(scheduler, vocabulary)
+        self._recovery = Recovery(scheduler)
+        self._watchdog = None if step_timeout_s is None else Watchdog(step_timeout_s)
         self._served: dict[str, ServedRequest] = {}
         self._undelivered: list[RequestOutput] = []
         self._num_requests = 0
@@ -69,9 +81,11 @@ class Engine:
     ) -> None:
         """Queue a request.
 
-        Raises UsageError for what can never be served and QueueFullError when the queue is full;
-        in both cases nothing has been queued.
+        Raises UsageError for what can never be served, QueueFullError when the queue is full, and
+        BackendError once the engine has stopped; nothing has been queued then.
         """
+        if self.failure is not None:
+            raise BackendError(f"request {request_id!r} was refused. {self.failure}")
         if request_id in self._served:
             raise UsageError(
                 f"request_id={request_id!r} is already in use by an unfinished request; ids must "
@@ -109,19 +123,15 @@ class Engine:
 
     def abort(self, request_ids: Iterable[str]) -> list[RequestOutput]:
         """End requests at once and free their blocks; unknown and finished ids are passed over."""
-        outputs = []
-        for request_id in request_ids:
-            served = self._served.pop(request_id, None)
-            if served is not None:
-                self._end_all(served, FinishReason.ABORT)
-                outputs.append(served.output())
-        return outputs
+        ended = [self._served.pop(request_id, None) for request_id in request_ids]
+        return [self._end(served, FinishReason.ABORT) for served in ended if served is not None]
 
     def step(self) -> list[RequestOutput]:
         """Run one step; outputs of the requests that asked for what it produced.
 
-        A step that fails ends the requests that were running with ``finish_reason="error"`` and
-        the reason in ``RequestOutput.error``; those that wait go on.
+        A step that raises costs nobody a token: all is computed again, and only a request whose
+        step fails when it runs alone ends with ``finish_reason="error"``. An engine that cannot go
+        on ends every request in this way, and ``failure`` says why.
         """
         if self._undelivered:
             outputs, self._undelivered = self._undelivered, []
@@ -129,155 +139,128 @@ class Engine:
         costs = self.runner.preemption_costs
         if costs is not None:
             self.scheduler.set_preemption_costs(costs)
-        schedule = self.scheduler.schedule()
+        alone = self._recovery.suspect
+        schedule = self.scheduler.schedule(alone)
         if schedule.is_empty:
             return []
         try:
-            result = self.runner.execute(schedule)
+            if self._watchdog is None:
+                result = self.runner.execute(schedule)
+            else:
+                result = self._watchdog.call(lambda: self.runner.execute(schedule))
+        except Hang as hang:
+            return self._stop(_hang_message(hang))
         except Exception as error:  # noqa: BLE001 - a backend may raise anything; it is reported
-            return self._fail_running(error)
+            failure = explain(error)
         except BaseException as interrupt:
             # Ctrl-C within a step: which blocks it has moved is not known, so nothing goes on.
-            self._undelivered = self._fail_running(interrupt)
+            self._undelivered = self._end_running(interrupt)
             raise
+        else:
+            return self._advance(schedule, result, alone)
+        # Out here the exception is gone, and the old caches that its traceback held with it.
+        return self._recover(schedule, alone, failure)
+
+    @property
+    def is_hung(self) -> bool:
+        """A step hangs and still uses the backend."""
+        return self._watchdog is not None and self._watchdog.is_hung
+
+    def close(self) -> None:
+        """End the thread that steps run in, if there is one."""
+        if self._watchdog is not None:
+            self._watchdog.close()
+
+    def _advance(
+        self, schedule: Schedule, result: StepResult | None, alone: Completion | None
+    ) -> list[RequestOutput]:
         self.scheduler.commit(schedule)
-        if result is None:
-            return []
-        touched = self._accept(result)
-        for part in result.prompt_logprobs:
-            self._accept_prompt_logprobs(part)
+        touched = [] if result is None else self._answers.accept(result)
+        self._recovery.note_success(alone)
         return [self._deliver(served) for served in touched]
-
-    def _accept(self, result: StepResult) -> list[ServedRequest]:
-        """Append each sampled token, end what is complete; the requests that have news."""
-        samples = result.samples
-        token_ids = samples.token_ids.tolist()
-        unusable = samples.unusable_rows
-        touched: dict[ServedRequest, None] = {}
-        previous = None
-        for row, (completion, token_id) in enumerate(
-            zip(result.completions, token_ids, strict=True)
-        ):
-            if completion is previous:
-                continue  # a further answer to the same prompt, forked below
-            previous = completion
-            if unusable and (row in unusable or completion.served.error is not None):
-                touched[self._fail(completion.served)] = None
-                continue
-            if completion.num_pending_forks:
-                self._fork(completion, row, samples)
-            self._append(completion, token_id, row, samples)
-            reason = completion.finish_reason_after(token_id)
-            if reason is not None:
-                completion.complete_text(reason)
-                self.scheduler.finish(completion, reason)
-            # Without streaming there is news only when the last of the n answers has ended.
-            if completion.served.streams or (reason and completion.served.finished):
-                touched[completion.served] = None
-        return list(touched)
-
-    def _append(self, completion: Completion, token_id: int, row: int, samples: Samples) -> None:
-        completion.output_token_ids.append(token_id)
-        if completion.served.metrics.first_token_time_s is None:
-            completion.served.note_first_token()
-        if completion.logprobs is not None and samples.has_logprobs:
-            completion.add_logprobs(token_id, samples.logprob_row(row))
-        if completion.token_mask is not None:
-            completion.token_mask.accept(token_id)
-
-    def _fail(self, served: ServedRequest) -> ServedRequest:
-        """End one request whose logits cannot be sampled; the others are not affected."""
-        served.error = (
-            "The model's logits for this request hold NaN, or its token mask allows no token, so "
-            "no token can be sampled. The checkpoint, the backend or the mask is at fault."
-        )
-        self._end_all(served, FinishReason.ERROR)
-        return served
-
-    def _fork(
-        self,
-        parent: Completion,
-        row: int,
-        samples: Samples,
-    ) -> None:
-        """The prompt is computed: let the other answers share its blocks and go their own ways."""
-        num_forks, parent.num_pending_forks = parent.num_pending_forks, 0
-        parent.is_special = parent.wants_prompt_logprobs
-        for nth in range(1, num_forks + 1):
-            child = Completion(
-                parent.served,
-                nth,
-                priority=parent.priority,
-                cache_salt=parent.cache_salt,
-                use_prefix_cache=parent.use_prefix_cache,
-            )
-            child.token_mask = parent.token_mask and parent.token_mask.fork()
-            parent.served.completions.append(child)
-            token_id = int(samples.token_ids[row + nth])
-            self._append(child, token_id, row + nth, samples)
-            reason = child.finish_reason_after(token_id)
-            if reason is None:
-                self.scheduler.fork(parent, child)
-            else:
-                child.complete_text(reason)
-                child.finish_reason = reason
-
-    def _accept_prompt_logprobs(self, part: PromptLogprobs) -> None:
-        completion, samples = part.completion, part.samples
-        served = completion.served
-        if served.prompt_logprobs is None:
-            return
-        # A preempted prompt is computed again: keep each position once.
-        known = len(served.prompt_logprobs)
-        for i, token_id in enumerate(samples.token_ids.tolist()):
-            if part.first_position + i >= known:
-                served.prompt_logprobs.append(
-                    logprob_entry(
-                        self.vocabulary,
-                        token_id,
-                        samples.logprob_row(i),
-                        completion.params.prompt_logprobs or 0,
-                    )
-                )
-        if len(served.prompt_logprobs) == len(served.prompt_token_ids):
-            completion.wants_prompt_logprobs = False
-            completion.is_special = bool(completion.num_pending_forks)
 
     def _deliver(self, served: ServedRequest) -> RequestOutput:
         if served.finished:
             self._served.pop(served.request_id, None)
         return served.output()
 
-    def _end_all(self, served: ServedRequest, reason: FinishReason) -> None:
-        for completion in served.unfinished_completions:
-            completion.complete_text(reason)
-            self.scheduler.finish(completion, reason)
-        for index in range(len(served.completions), served.params.n):
-            completion = Completion(served, index)
-            completion.finish_reason = reason
-            served.completions.append(completion)
+    def _end(
+        self, served: ServedRequest, reason: FinishReason, error: str | None = None
+    ) -> RequestOutput:
+        self._served.pop(served.request_id, None)
+        self._answers.end(served, reason, error)
+        return served.output()
 
-    def _fail_running(self, error: BaseException) -> list[RequestOutput]:
-        """End every request that holds blocks: a failed step may have left the caches undefined."""
-        message = (
-            f"The backend failed in a step: {type(error).__name__}: {error}. The requests that "
-            "were running have ended; requests that wait are not affected."
-        )
-        failed = [
-            served
-            for served in self._served.values()
-            if any(completion.num_computed_tokens for completion in served.unfinished_completions)
-            or any(completion.row >= 0 for completion in served.unfinished_completions)
+    def _recover(
+        self, schedule: Schedule, alone: Completion | None, failure: str
+    ) -> list[RequestOutput]:
+        """Start over with new caches: a failed step may have left the old ones undefined."""
+        if not self.runner.store.can_swap:
+            self.scheduler.stop_swapping()
+        blamed = self._recovery.note_failure(schedule, alone, failure)
+        outputs = [
+            self._end(served, FinishReason.ERROR, _blame_message(failure, len(blamed)))
+            for served in dict.fromkeys(completion.served for completion in blamed)
         ]
-        for served in failed:
-            served.error = message
-            self._served.pop(served.request_id)
-            self._end_all(served, FinishReason.ERROR)
+        return outputs + self._renew_caches()
+
+    def _renew_caches(self) -> list[RequestOutput]:
+        try:
+            if self._watchdog is None:
+                self.runner.store.reset()
+            else:
+                self._watchdog.call(self.runner.store.reset)
+        except Hang as hang:
+            return self._stop(_hang_message(hang))
+        except Exception as error:  # noqa: BLE001 - a backend may raise anything; it is reported
+            return self._stop(
+                "After a failed step the backend could not make new caches: "
+                f"{explain(error, 'make_kv')}"
+            )
+        return []
+
+    def _stop(self, why: str) -> list[RequestOutput]:
+        """End every request: nothing can be computed here any more."""
+        self.failure = f"{why} The engine has stopped."
+        return [
+            self._end(served, FinishReason.ERROR, self.failure)
+            for served in list(self._served.values())
+        ]
+
+    def _end_running(self, interrupt: BaseException) -> list[RequestOutput]:
+        """End every request that holds blocks."""
+        if self.is_hung:
+            return self._stop(_hang_message(interrupt))
+        message = f"The step that computed this request was interrupted by {describe(interrupt)}."
+        outputs = [
+            self._end(served, FinishReason.ERROR, message)
+            for served in list(self._served.values())
+            if any(completion.row >= 0 for completion in served.unfinished_completions)
+            or any(completion.num_computed_tokens for completion in served.unfinished_completions)
+        ]
         self.scheduler.reset_prefix_cache()
-        self.runner.store.reset()
-        if not failed and isinstance(error, Exception):
-            raise BackendError(message) from error
-        return [served.output() for served in failed]
+        traceback.clear_frames(interrupt.__traceback__)  # they hold the old caches
+        return outputs + self._renew_caches()
+
+
+def _blame_message(failure: str, num_blamed: int) -> str:
+    if num_blamed == 1:
+        return (
+            "The backend failed in a step of this request, which it ran alone a second time: "
+            f"{failure} Other requests are not affected."
+        )
+    return (
+        "The backend failed in the steps of several requests in a row, each run alone, so that the "
+        f"device itself seems to be at fault: {failure}"
+    )
+
+
+def _hang_message(error: BaseException) -> str:
+    return (
+        f"A step hangs ({error}; the limit is step_timeout_s) and was left behind, with the device "
+        "in an unknown state. Start the process anew; if the step was only slow, as a first step "
+        "that compiles may be, raise step_timeout_s."
+    )
 
 
 def _bad_words(params: SamplingParams, vocabulary: Vocabulary) -> list[list[int]]:

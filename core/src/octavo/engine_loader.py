@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,8 +12,10 @@ from octavo.cache_plan import CacheLimits, CachePlan, plan_cache
 from octavo.completion import Vocabulary
 from octavo.config import EngineConfig
 from octavo.engine import Engine
-from octavo.errors import CapacityError, UsageError
+from octavo.errors import CapacityError, OctavoError, UsageError
+from octavo.isolation import describe
 from octavo.kv import group_layers
+from octavo.member_faults import naming_faults
 from octavo.open_device import OpenDevice, tell
 from octavo.runner import Runner
 from octavo.sampling_params import SamplingParams
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
     from octavo.ops.binding import OpBinding
     from octavo.ops.protocol import Ops
     from octavo.tokenizer import Tokenizer
+
+_LOG = logging.getLogger(__name__)
 
 __all__ = ["LoadedEngine", "build_engine", "load_engine", "plan_for"]
 
@@ -58,9 +64,23 @@ class LoadedEngine:
         return self.tokenizer
 
     def close(self) -> None:
-        """Release the device and the checkpoint's files."""
-        self.backend.close()
-        self.checkpoint.tensors.close()
+        """Release the device and the checkpoint's files.
+
+        Raises BackendError if the backend cannot; while another error is on its way, which it must
+        not hide, that is only logged. What hangs in a step may still read all this: it stays.
+        """
+        first = sys.exc_info()[1]
+        if self.engine.is_hung:
+            return
+        try:
+            naming_faults(self.backend, self.resolution.spec.name).close()
+        except OctavoError as error:
+            if first is None:
+                raise
+            _LOG.warning("%s", error)
+        finally:
+            self.engine.close()
+            self.checkpoint.tensors.close()
 
 
 def load_engine(config: EngineConfig, device: OpenDevice) -> LoadedEngine:
@@ -70,8 +90,11 @@ def load_engine(config: EngineConfig, device: OpenDevice) -> LoadedEngine:
     """
     try:
         return _load_engine(config, device)
-    except BaseException:
-        device.backend.close()
+    except BaseException as error:
+        try:
+            device.backend.close()
+        except Exception as closing:  # noqa: BLE001 - the first error is the one to show
+            error.add_note(f"close() of the backend raised as well: {describe(closing)}")
         raise
 
 
@@ -81,6 +104,7 @@ def _load_engine(config: EngineConfig, device: OpenDevice) -> LoadedEngine:
     from octavo.ops.binding import bind_ops
 
     resolution, backend = device.resolution, device.backend
+    cold = naming_faults(backend, resolution.spec.name)
     checkpoint = open_checkpoint(
         config.model,
         load_format=config.load_format,
@@ -100,13 +124,15 @@ def _load_engine(config: EngineConfig, device: OpenDevice) -> LoadedEngine:
         model=model,
         attention_backend=config.attention_backend,
     )
-    weights = _load_weights(config, checkpoint, model, backend, dtype)
-    plan = plan_for(config, model, backend)
+    weights = _load_weights(config, checkpoint, model, cold, dtype)
+    plan = plan_for(config, model, cold)
     tokenizer = _load_tokenizer(config, checkpoint)
     vocabulary = Vocabulary(
         model.vocab_size, tokenizer, eos_token_ids(checkpoint.generation_config, tokenizer)
     )
-    engine = build_engine(config, backend, ops, model, weights, plan, vocabulary)
+    engine = build_engine(
+        config, backend, ops, model, weights, plan, vocabulary, resolution.spec.name
+    )
     return LoadedEngine(
         config=config,
         engine=engine,
@@ -128,10 +154,18 @@ def build_engine(
     weights: Weights,
     plan: CachePlan,
     vocabulary: Vocabulary,
+    backend_name: str = "",
 ) -> Engine:
-    """Put an engine together from parts that are loaded."""
+    """Put an engine together from parts that are loaded; errors call the backend by its name."""
     runner = Runner(
-        backend, ops, model, weights, plan, seed=config.seed, max_logprobs=config.max_logprobs
+        backend,
+        ops,
+        model,
+        weights,
+        plan,
+        seed=config.seed,
+        max_logprobs=config.max_logprobs,
+        backend_name=backend_name,
     )
     scheduler = Scheduler(
         SchedulerConfig(
@@ -159,6 +193,7 @@ def build_engine(
         vocabulary,
         max_model_len=plan.limits.max_model_len,
         max_logprobs=config.max_logprobs,
+        step_timeout_s=config.step_timeout_s,
     )
 
 

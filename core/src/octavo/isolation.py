@@ -15,7 +15,14 @@ from typing import Generic, TypeVar
 
 from octavo.errors import UsageError
 
-__all__ = ["Fault", "GuardedCall", "describe", "has_abandoned_calls", "time_limit_s"]
+__all__ = [
+    "Fault",
+    "GuardedCall",
+    "describe",
+    "has_abandoned_calls",
+    "mark_abandoned",
+    "time_limit_s",
+]
 
 T = TypeVar("T")
 
@@ -69,6 +76,11 @@ class GuardedCall(Generic[T]):
 def has_abandoned_calls() -> bool:
     """Whether some guarded call still runs: then the process should end without waiting."""
     return any(thread.name.startswith(_THREAD_PREFIX) for thread in threading.enumerate())
+
+
+def mark_abandoned(thread: threading.Thread) -> None:
+    """Count a thread of somebody else's among the calls that were left behind."""
+    thread.name = _THREAD_PREFIX + thread.name
 
 
 def describe(error: BaseException) -> str:

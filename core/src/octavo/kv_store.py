@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KVStore"]
 
+_LOG = logging.getLogger(__name__)
 Pairs = Sequence[tuple[int, int]]
 _NUM_TIMED_BLOCKS = 8
 
@@ -29,11 +31,13 @@ class KVStore:
         self.layer_groups = layer_groups(plan)
         self.caches: tuple[Cache, ...] = ()
         self._host_caches: tuple[Cache, ...] = ()
+        self.can_swap = True  # until a copy to or from the host has failed
         self.reset()
         self.seconds_per_swapped_block = self._time_swap()
 
     def reset(self) -> None:
         """New, empty caches: at the start, and after a failed step left the old ones undefined."""
+        self.caches = self._host_caches = ()  # first: there may not be memory for both
         self.caches = self._make(self._plan.num_blocks, on_host=False)
         if any(self._plan.num_host_blocks):
             self._host_caches = self._make(self._plan.num_host_blocks, on_host=True)
@@ -60,10 +64,15 @@ class KVStore:
 
     def apply(self, schedule: Schedule) -> None:
         """Carry out a schedule's copies in the order that it relies on: out, in, then forks."""
-        if any(schedule.swap_out):
-            self._host_caches = self._copied(self.caches, self._host_caches, schedule.swap_out)
-        if any(schedule.swap_in):
-            self.caches = self._copied(self._host_caches, self.caches, schedule.swap_in)
+        try:
+            if any(schedule.swap_out):
+                self._host_caches = self._copied(self.caches, self._host_caches, schedule.swap_out)
+            if any(schedule.swap_in):
+                self.caches = self._copied(self._host_caches, self.caches, schedule.swap_in)
+        except Exception:
+            self.can_swap = False
+            _LOG.warning("Blocks cannot be moved to or from the host; recomputed from now on")
+            raise
         if any(schedule.copies):
             self.caches = self._copied(self.caches, self.caches, schedule.copies)
 

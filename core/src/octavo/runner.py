@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo.batch_rows import BatchRows
+from octavo.errors import BackendError
 from octavo.kv_store import KVStore
+from octavo.member_faults import naming_faults
 from octavo.padding import Buckets
 from octavo.sampler import SamplerRows
 from octavo.samples import Samples
@@ -76,15 +78,19 @@ class Runner:
         *,
         seed: int,
         max_logprobs: int,
+        backend_name: str = "",
     ) -> None:
+        """Make the caches and compile the step; raises an OctavoError that says which failed."""
+        cold = naming_faults(backend, backend_name or type(backend).__name__)
         self._backend = backend
         self._weights = weights
         self._block_size = plan.limits.block_size
         self._buckets = Buckets.of(backend.caps)
         self._rows = BatchRows(plan.limits.max_num_seqs, len(plan.groups), self._block_size)
         self._sampler = SamplerRows(plan.limits.max_num_seqs, model.vocab_size, seed)
-        self.store = KVStore(backend, plan)
-        self._step = backend.compile(make_step(ops, model, self.store.layer_groups, max_logprobs))
+        self._vocab_size = model.vocab_size
+        self.store = KVStore(cold, plan)
+        self._step = cold.compile(make_step(ops, model, self.store.layer_groups, max_logprobs))
         self._seconds_per_prefill_token = 0.0  # running mean
 
     def execute(self, schedule: Schedule) -> StepResult | None:
@@ -197,6 +203,7 @@ class Runner:
             None if targets is None else put(targets),
         )
         samples = Samples.fetch(result, get, slice(num_sampled))
+        _check_token_ids(samples.token_ids, num_sampled, self._vocab_size)
         return samples, prompt_result and Samples.fetch(prompt_result, get, slice(None))
 
     def _record(self, rows: Int32, token_ids: Int32) -> None:
@@ -233,6 +240,19 @@ class _PromptSpan:
     first_position: int
     rows: Int32  # flattened tokens whose logits predict them
     targets: Int32  # the tokens
+
+
+def _check_token_ids(token_ids: Int32, num_sampled: int, vocab_size: int) -> None:
+    """Raise BackendError for what would go wrong later, and then for everybody."""
+    if token_ids.shape != (num_sampled,):
+        raise BackendError(
+            f"sample returned token ids of shape {token_ids.shape}; {(num_sampled,)} was expected."
+        )
+    if num_sampled and not 0 <= token_ids.min() <= token_ids.max() < vocab_size:
+        raise BackendError(
+            f"sample returned token ids from {token_ids.min()} to {token_ids.max()}; the model "
+            f"knows 0 to {vocab_size - 1}."
+        )
 
 
 def _token_masks(

@@ -121,11 +121,11 @@ class Scheduler:
         """Start a request that shares the parent's computed blocks, copied when written to.
 
         The child has the parent's prompt and salt, and its output as far as that is computed.
-        True: it runs, in a row of its own. False: the parent does not run or no row is free, so
-        the child waits where the parent would, and is recomputed.
+        True: it runs, in a row of its own. False: the parent does not run or no more may, so the
+        child waits where the parent would, and is recomputed.
         """
         self._roster.check_new(child)
-        runs = parent.status is RequestStatus.RUNNING and bool(self._roster.free_rows)
+        runs = parent.status is RequestStatus.RUNNING and self._roster.has_room
         if runs:
             _check_same_content(parent, child)
         self._enter(child, behind=parent)
@@ -178,9 +178,31 @@ class Scheduler:
             self.finish(request, FinishReason.ABORT)
         return request
 
-    def schedule(self) -> Schedule:
-        """Plan the next step."""
-        return self._planner.plan()
+    def schedule(self, alone: Request | None = None) -> Schedule:
+        """Plan the next step.
+
+        With ``alone``, which must be unfinished, of that request only; it comes after
+        ``start_all_over``, so that no other holds a row.
+        """
+        return self._planner.plan(alone)
+
+    def start_over(self, request: Request) -> None:
+        """Put a request that runs or is swapped out back into the queue, to be recomputed."""
+        self._planner.start_over(request)
+
+    def start_all_over(self) -> None:
+        """Take everything back from everybody, on the device and on the host; all wait then."""
+        for request in [*self._roster.running, *self._roster.swapped]:
+            self._planner.start_over(request)
+        self._roster.new_requests.clear()
+
+    def stop_swapping(self) -> None:
+        """Preempt by recompute only from now on: copies to the host fail."""
+        self._planner.can_swap = False
+
+    def limit_running(self, max_running: int | None) -> None:
+        """Run so many requests at once, at least 1; None takes the limit back."""
+        self._roster.max_running = max_running or self.config.max_num_seqs
 
     def commit(self, schedule: Schedule) -> None:
         """Note that the step has run; before the sampled tokens are appended."""
@@ -198,6 +220,10 @@ class Scheduler:
     def reset_prefix_cache(self) -> int:
         """Forget the content of blocks that nobody uses; returns how many there were."""
         return sum(pool.forget_cached() for pool in self._tables.pools)
+
+    def forget_content(self, request: Request) -> None:
+        """Let nobody find what this request has computed: it is not known to be good."""
+        self._tables.forget_content(request)
 
     def check_integrity(self) -> None:
         """Raise AssertionError, saying what is wrong, if any invariant is broken."""

@@ -57,6 +57,9 @@ ENGINE_OPTIONS = (
     _engine("enable_chunked_prefill", bool, "Split long prompts over several steps. [on]"),
     _engine("scheduling_policy", str, "fcfs or priority."),
     _engine("preemption_mode", str, "auto, recompute or swap."),
+    _engine(
+        "step_timeout_s", float, "Seconds a step may take before the engine gives up. [no limit]"
+    ),
     _engine("load_format", str, "auto, safetensors, gguf, or dummy (random weights)."),
     _engine("tokenizer", str, "A folder with another tokenizer."),
     _engine("revision", str, "Branch, tag or commit of a hub model."),

@@ -54,13 +54,17 @@ class Planner:
         self._roster = roster
         self._counters = counters
         self.swap_costs = swap_costs  # the engine keeps it up to date
+        self.can_swap = True  # until a copy to or from the host has failed
         self._smallest_pool = min(pool.num_usable for pool in tables.pools)
 
-    def plan(self) -> Schedule:
-        """The next step."""
+    def plan(self, alone: Request | None = None) -> Schedule:
+        """The next step; with ``alone`` only that request's, and no other may hold a row."""
         step = _Step(self._config.max_num_batched_tokens)
         self._continue_running(step)
-        if self._roster.num_queued and not step.is_short:
+        if alone is not None:
+            if alone.row < 0:
+                self._try_start(alone, step, [0] * len(self._tables.pools))
+        elif self._roster.num_queued and not step.is_short:
             self._start_queued(step)
         if step.prefills and step.tokens_left:
             self._extend_chunks(step)
@@ -165,18 +169,24 @@ class Planner:
 
     def _preempt(self, request: Request) -> None:
         """Take the blocks of a request that is not part of this step."""
-        self._roster.leave(request)
-        request.num_preemptions += 1
-        if should_swap(request, self._tables, self._config, self.swap_costs):
+        if self.can_swap and should_swap(request, self._tables, self._config, self.swap_costs):
+            self._roster.leave(request)
+            request.num_preemptions += 1
             self._counters.num_swap_preemptions += 1
             self._tables.swap_out(request)
             self._roster.queue(request, RequestStatus.SWAPPED)
         else:
-            self._counters.num_recompute_preemptions += 1
-            self._tables.release(request)
-            request.num_computed_tokens = 0
-            request.is_prefilling = True
-            self._roster.queue(request, RequestStatus.WAITING)
+            self.start_over(request)
+
+    def start_over(self, request: Request) -> None:
+        """Put a request that runs or is swapped out back into the queue, holding nothing."""
+        self._roster.leave(request)
+        request.num_preemptions += 1
+        self._counters.num_recompute_preemptions += 1
+        self._tables.release(request)
+        request.num_computed_tokens = 0
+        request.is_prefilling = True
+        self._roster.queue(request, RequestStatus.WAITING)
 
     def _start_queued(self, step: _Step) -> None:
         """Start or resume queued requests in order of rank, until one does not fit."""
@@ -185,7 +195,7 @@ class Planner:
         for request in roster.running:
             if request.is_prefilling:
                 self._reserve(request, reserved)
-        while step.tokens_left > 0 and roster.free_rows:
+        while step.tokens_left > 0 and roster.has_room:
             queued = roster.next_queued()
             if queued is None or not self._try_start(queued, step, reserved):
                 return

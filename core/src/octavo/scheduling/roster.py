@@ -21,6 +21,7 @@ class Roster:
         self.swapped = RankedList()
         self.running = RankedList()
         self.free_rows = list(range(max_num_seqs))  # a heap: low rows first keeps tables dense
+        self.max_running = max_num_seqs  # fewer where larger steps fail
         self.new_requests: list[Request] = []
         """Got a row since the last schedule."""
         self._use_priority = use_priority
@@ -52,6 +53,11 @@ class Roster:
         if waiting is None or swapped is None:
             return waiting or swapped
         return min(waiting, swapped, key=lambda request: request.rank)
+
+    @property
+    def has_room(self) -> bool:
+        """One more may run."""
+        return bool(self.free_rows) and len(self.running) < self.max_running
 
     @property
     def num_queued(self) -> int:

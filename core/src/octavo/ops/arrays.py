@@ -15,6 +15,7 @@ __all__ = [
     "NAMESPACE_FUNCTIONS",
     "Array",
     "Namespace",
+    "Place",
     "check_namespace",
     "device_of",
     "set_at",
@@ -27,6 +28,9 @@ The portable ops use its ``shape``, ``dtype``, ``reshape(*shape)`` and ``T``; th
 ``+ - * / // % ** & | ~ << >>`` and comparisons, also with Python numbers, which do not change its
 dtype; slices, ``None`` and ``...`` as indices; and a pair of int32 arrays as an index to read.
 """
+
+Place: TypeAlias = Array | tuple[Array, Array]
+"""What ``set_at`` writes to: int32 indices along the first axis, or pairs of the first two."""
 
 Namespace: TypeAlias = Any
 """Where arrays come from: a module with NAMESPACE_DTYPES, NAMESPACE_FUNCTIONS and no more.
@@ -105,10 +109,8 @@ def device_of(x: Array) -> Any:
         return None
 
 
-def set_at(
-    xp: Namespace, x: Array, place: tuple[Array, Array], values: Array, *, copy: bool
-) -> Array:
-    """``x`` with ``x[place] = values``, for a pair of int32 arrays that index its first two axes.
+def set_at(xp: Namespace, x: Array, place: Place, values: Array, *, copy: bool) -> Array:
+    """``x`` with ``x[place] = values``.
 
     With ``copy`` the argument stays as it was. Without, it must not be used afterwards, and may be
     updated in place. Of two values for one place, either may win.

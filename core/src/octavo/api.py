@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         SamplingBatch,
     )
     from octavo.ops.storage import PortableCache, PortableLinear
+    from octavo.portable_backend import PortableBackend
     from octavo.step_trees import each_step_tree, step_tree
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "OctavoError",
     "Ops",
     "PluginError",
+    "PortableBackend",
     "PortableCache",
     "PortableLinear",
     "PortableOps",
@@ -107,6 +109,7 @@ _LAZY_NAMES = {
         "SamplingBatch",
     ),
     "octavo.ops.storage": ("PortableCache", "PortableLinear"),
+    "octavo.portable_backend": ("PortableBackend",),
     "octavo.step_trees": ("each_step_tree", "step_tree"),
 }
 _LAZY_HOMES = {name: module for module, names in _LAZY_NAMES.items() for name in names}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from octavo.backend import Backend, Capabilities
 from octavo.errors import BackendError
@@ -12,7 +13,7 @@ from octavo.kv import KVSpec
 from octavo.ops.names import OP_NAMES
 from octavo.ops.protocol import Ops
 
-__all__ = ["check_backend", "check_signature"]
+__all__ = ["ContractFault", "check_backend", "check_signature", "contract_faults"]
 
 _METHODS = tuple(
     name
@@ -25,44 +26,82 @@ _BUCKETS = ("token_buckets", "seq_buckets")
 _TEXTS = ("dtypes", "kv_dtypes", "quantization", "collectives")
 
 
+@dataclass(frozen=True)
+class ContractFault:
+    """Something that a loaded backend lacks, or has otherwise than the contract says."""
+
+    kind: Literal["member", "signature", "capability"]
+    member: str
+    """Of the backend, of its op set, or of its capabilities."""
+    message: str
+
+
+def contract_faults(backend: Any, name: str) -> Iterator[ContractFault]:
+    """Every fault that can be seen without running anything: methods, capabilities, ops."""
+    for method in _METHODS:
+        yield from _member_faults(backend, method, Backend, f"backend {name!r}")
+    caps, missing = _read(backend, "caps", name)
+    yield from missing or _caps_faults(caps, name)
+    ops, missing = _read(backend, "ops", name)
+    yield from missing
+    for op in () if missing else OP_NAMES:
+        yield from _member_faults(ops, op, Ops, f"the op set of backend {name!r}")
+
+
 def check_backend(backend: Any, name: str) -> None:
     """Raise BackendError naming the first member of ``backend`` that breaks the contract."""
-    for method in _METHODS:
-        _check_member(backend, method, Backend, f"backend {name!r}")
-    _check_caps(_read(backend, "caps", name), name)
-    ops = _read(backend, "ops", name)
-    for op in OP_NAMES:
-        _check_member(ops, op, Ops, f"the op set of backend {name!r}")
+    for fault in contract_faults(backend, name):
+        raise BackendError(fault.message)
 
 
 def check_signature(function: Callable[..., Any], protocol: type, member: str, owner: str) -> None:
     """Raise BackendError unless ``function`` takes exactly the parameters of the contract."""
-    expected = list(inspect.signature(getattr(protocol, member)).parameters.values())[1:]  # no self
+    fault = _signature_fault(function, protocol, member, owner)
+    if fault is not None:
+        raise BackendError(fault)
+
+
+def _signature_fault(
+    function: Callable[..., Any], protocol: type, member: str, owner: str
+) -> str | None:
+    expected = _expected_parameters(protocol, member)
     try:
         found = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError) as error:
-        raise BackendError(f"{member} of {owner} has no readable signature: {error}.") from error
-    if list(map(_identity, found)) != list(map(_identity, expected)):
-        raise BackendError(
-            f"{member} of {owner} has the signature {_render(member, found)}; "
-            f"the contract is {_render(member, expected)}."
-        )
+        return f"{member} of {owner} has no readable signature: {error}."
+    if list(map(_identity, found)) == list(map(_identity, expected)):
+        return None
+    return (
+        f"{member} of {owner} has the signature {_render(member, found)}; "
+        f"the contract is {_render(member, expected)}."
+    )
 
 
-def _check_member(owner_object: Any, member: str, protocol: type, owner: str) -> None:
+def _member_faults(
+    owner_object: Any, member: str, protocol: type, owner: str
+) -> Iterator[ContractFault]:
     function = getattr(owner_object, member, None)
     if not callable(function):
-        expected = list(inspect.signature(getattr(protocol, member)).parameters.values())[1:]
         problem = "lacks" if function is None else f"has, in place of a method, {function!r} for"
-        raise BackendError(f"{owner} {problem} {_render(member, expected)}.")
-    check_signature(function, protocol, member, owner)
+        expected = _render(member, _expected_parameters(protocol, member))
+        yield ContractFault("member", member, f"{owner} {problem} {expected}.")
+        return
+    fault = _signature_fault(function, protocol, member, owner)
+    if fault is not None:
+        yield ContractFault("signature", member, fault)
 
 
-def _read(backend: Any, member: str, name: str) -> Any:
+def _expected_parameters(protocol: type, member: str) -> list[inspect.Parameter]:
+    return list(inspect.signature(getattr(protocol, member)).parameters.values())[1:]  # no self
+
+
+def _read(backend: Any, member: str, name: str) -> tuple[Any, list[ContractFault]]:
+    """A property's value, or what is wrong with it."""
     try:
-        return getattr(backend, member)
+        return getattr(backend, member), []
     except AttributeError as error:
-        raise BackendError(f"backend {name!r} lacks the property {member}: {error}.") from error
+        message = f"backend {name!r} lacks the property {member}: {error}."
+        return None, [ContractFault("member", member, message)]
 
 
 def _identity(parameter: inspect.Parameter) -> tuple[str, Any, Any]:
@@ -74,19 +113,22 @@ def _render(member: str, parameters: list[inspect.Parameter]) -> str:
     return f"{member}{inspect.Signature(bare)}"
 
 
-def _check_caps(caps: Any, name: str) -> None:
+def _caps_faults(caps: Any, name: str) -> Iterator[ContractFault]:
     """Capabilities are a closed set: core asks for these fields and no others."""
     if type(caps) is not Capabilities:
-        raise BackendError(
+        message = (
             f"caps of backend {name!r} is of type {type(caps).__name__}; "
             "expected octavo.api.Capabilities itself."
         )
+        yield ContractFault("capability", "caps", message)
+        return
     for field, is_good, expectation in _caps_checks(caps):
         if not is_good:
-            raise BackendError(
+            message = (
                 f"caps.{field} of backend {name!r} is {getattr(caps, field)!r}; "
                 f"expected {expectation}."
             )
+            yield ContractFault("capability", field, message)
 
 
 def _caps_checks(caps: Capabilities) -> list[tuple[str, bool, str]]:

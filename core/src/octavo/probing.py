@@ -16,6 +16,7 @@ __all__ = [
     "PROBE_TIMEOUT_VARIABLE",
     "ProbeResult",
     "RunningProbe",
+    "check_probe",
     "probe_all",
 ]
 
@@ -57,7 +58,7 @@ class RunningProbe:
         hint = f" ({self._limit_s:g} s; ${PROBE_TIMEOUT_VARIABLE} changes the limit)"
         try:
             probe = self._call.result(self._deadline_s, hint)
-            _check_probe(probe, self._spec)
+            check_probe(probe, self._spec)
         except Fault as fault:
             status: Literal["failed", "hung"] = "hung" if self._call.is_running else "failed"
             return ProbeResult(self._spec.name, status, reason=f"its probe {fault}")
@@ -75,7 +76,7 @@ def probe_all(
     return {name: probe.result() for name, probe in running.items()}
 
 
-def _check_probe(probe: Any, spec: BackendSpec) -> None:
+def check_probe(probe: Any, spec: BackendSpec) -> None:
     """Raise Fault unless a probe returned what the contract says."""
     if not isinstance(probe, Probe):
         raise Fault(f"returned an object of type {type(probe).__name__}; expected octavo.api.Probe")

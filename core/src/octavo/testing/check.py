@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from octavo.testing.subject import Subject
 
-__all__ = ["SECTIONS", "Case", "Check", "CheckFailure", "one_case"]
+__all__ = ["SECTIONS", "Blocked", "Case", "Check", "CheckFailure", "one_case"]
 
 SECTIONS = (
     "contract",
@@ -37,6 +37,10 @@ class CheckFailure(AssertionError):  # noqa: N818 - a finding, not an error of t
     def __init__(self, message: str, *, look: str | None = None) -> None:
         super().__init__(message)
         self.look = look
+
+
+class Blocked(Exception):  # noqa: N818 - says nothing about what the check is for
+    """A check cannot be carried out, because of what another one reports; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,8 @@ class Check:
     """The members of the backend to look at when it fails."""
     run: Callable[[Subject, Any], Any]
     """Called with the subject and a case's value. Raises CheckFailure; a check of the section
-    ``performance`` returns what it measured, a mapping of names with units to numbers."""
+    ``performance`` returns what it measured, a mapping of names with units to numbers. A string
+    that another one returns is a note, to be shown beside the result."""
     cases: Callable[[Subject], Iterable[Case]] = one_case
 
     @property

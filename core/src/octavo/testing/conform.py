@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from octavo.testing.check import Case, Check, CheckFailure
+from octavo.testing.check import Blocked, Case, Check, CheckFailure
+from octavo.testing.locate import locate
 
 if TYPE_CHECKING:
+    from octavo.testing.gaps import Gap
     from octavo.testing.subject import Subject
 
-__all__ = ["LOADS", "Planned", "Result", "Status", "all_checks", "plan_cases", "run_case"]
+__all__ = [
+    "LOADS",
+    "Planned",
+    "Result",
+    "Status",
+    "all_checks",
+    "cases_of",
+    "needs_device",
+    "plan_cases",
+    "run_case",
+]
 
 Status = Literal["passed", "failed", "unclaimed", "measured", "gap", "blocked"]
-_NEEDS_NO_DEVICE = "contract"
 LOADS = "contract.loads"
 """The id of the check that loads the backend; if it fails, all but the contract is blocked."""
 
@@ -30,8 +41,13 @@ class Result:
     status: Status
     message: str = ""
     look: str = ""
+    """The members to look at."""
+    where: str = ""
+    """Where these are written: file, line and name."""
     seconds: float = 0.0
     measured: Mapping[str, float] = field(default_factory=dict)
+    gap: Gap | None = None
+    """The entry of conformance.toml that covers the case."""
 
 
 @dataclass(frozen=True)
@@ -54,23 +70,36 @@ def all_checks() -> tuple[Check, ...]:
     return CHECKS
 
 
+def needs_device(check: Check) -> bool:
+    """Whether a check makes sense only once the backend has been loaded."""
+    return check.section != "contract"
+
+
 def plan_cases(
     subject: Subject, checks: Iterable[Check], *, quick: bool = False
 ) -> Iterator[Planned | Result]:
     """The cases of each check; a Result where they cannot even be listed."""
     for check in checks:
-        try:
-            if check.section != _NEEDS_NO_DEVICE:
-                _ = subject.backend
-        except Exception as error:  # noqa: BLE001 - a backend may raise anything; it is reported
-            yield Result(check.id, check.id, "blocked", f"The backend cannot be loaded: {error}")
-            continue
-        try:
-            cases: Sequence[Case] = list(check.cases(subject))
-        except Exception as error:  # noqa: BLE001
-            yield _failed(check, check.id, error, 0.0)
-            continue
-        yield from (Planned(check, case) for case in cases if case.quick or not quick)
+        cases = cases_of(subject, check)
+        if isinstance(cases, Result):
+            yield cases
+        else:
+            yield from (planned for planned in cases if planned.case.quick or not quick)
+
+
+def cases_of(subject: Subject, check: Check) -> list[Planned] | Result:
+    """Every case of a check, or the Result that stands for them."""
+    try:
+        if needs_device(check):
+            _ = subject.backend
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a backend may raise anything
+        return Result(check.id, check.id, "blocked", f"The backend cannot be loaded: {error}")
+    try:
+        cases = [Planned(check, case) for case in check.cases(subject)]
+        _refuse_repeated(cases)
+    except (Exception, SystemExit) as error:  # noqa: BLE001
+        return _failed(subject, check, check.id, error, 0.0)
+    return cases
 
 
 def run_case(subject: Subject, planned: Planned) -> Result:
@@ -80,26 +109,41 @@ def run_case(subject: Subject, planned: Planned) -> Result:
         return Result(planned.id, check.id, "unclaimed", case.unclaimed)
     started_s = time.perf_counter()
     try:
-        measured = check.run(subject, case.value)
-    except Exception as error:  # noqa: BLE001
-        return _failed(check, planned.id, error, time.perf_counter() - started_s)
+        outcome = check.run(subject, case.value)
+    except Blocked as reason:
+        return Result(planned.id, check.id, "blocked", str(reason))
+    except (Exception, SystemExit) as error:  # noqa: BLE001
+        seconds = time.perf_counter() - started_s
+        return _failed(subject, check, planned.id, error, seconds)
     seconds = time.perf_counter() - started_s
     if check.section == "performance":
-        return Result(planned.id, check.id, "measured", seconds=seconds, measured=measured or {})
-    return Result(planned.id, check.id, "passed", seconds=seconds)
+        return Result(planned.id, check.id, "measured", seconds=seconds, measured=outcome or {})
+    note = outcome if isinstance(outcome, str) else ""
+    return Result(planned.id, check.id, "passed", note, seconds=seconds)
 
 
-def _failed(check: Check, case_id: str, error: Exception, seconds: float) -> Result:
+def _refuse_repeated(cases: Iterable[Planned]) -> None:
+    seen = set()
+    for planned in cases:
+        if planned.id in seen:
+            raise ValueError(f"Two cases are called {planned.id!r}: a fault of the suite's.")
+        seen.add(planned.id)
+
+
+def _failed(
+    subject: Subject, check: Check, case_id: str, error: BaseException, seconds: float
+) -> Result:
     look = check.look
     if isinstance(error, CheckFailure):
         look = error.look or look
         message = str(error)
     else:
         message = f"{type(error).__name__}: {error}\n{_innermost_lines(error)}"
-    return Result(case_id, check.id, "failed", message, look, seconds)
+    where = locate(subject, look)
+    return Result(case_id, check.id, "failed", message, look, where, seconds)
 
 
-def _innermost_lines(error: Exception, limit: int = 4) -> str:
+def _innermost_lines(error: BaseException, limit: int = 4) -> str:
     """Where it was raised: the innermost frames are the backend's own."""
     frames: list[Any] = traceback.format_tb(error.__traceback__)
     return "".join(frames[-limit:]).rstrip()

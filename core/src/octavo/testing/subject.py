@@ -98,6 +98,11 @@ class Subject:
         return self.open().backend
 
     @property
+    def is_loaded(self) -> bool:
+        """Whether the shared backend has been loaded."""
+        return "backend" in self.__dict__
+
+    @property
     def caps(self) -> Capabilities:
         """What it claims."""
         return self.backend.caps

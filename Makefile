@@ -12,7 +12,7 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DISTRIBUTIONS := core $(patsubst %/pyproject.toml,%,$(wildcard backends/*/pyproject.toml))
 MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
-ORACLES := torch transformers accelerate jax gguf sentencepiece
+ORACLES := torch transformers accelerate jax gguf sentencepiece $(if $(filter Windows_NT,$(OS)),,mlx)
 
 .PHONY: help demo test test-all lint format bench clean clean-env
 

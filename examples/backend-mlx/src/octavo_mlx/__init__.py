@@ -1,0 +1,1 @@
+"""An Octavo backend on MLX."""

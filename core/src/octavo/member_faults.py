@@ -36,6 +36,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 def explain(error: BaseException, member: str = "step") -> str:
     """What was raised and where, a full stop, and what to do if memory is short."""
     advice = _MEMORY_ADVICE.get(member, _MEMORY_ADVICE["step"])
+    if isinstance(error, OctavoError):
+        return str(error)  # says all that there is to say
     return f"{describe(error)}.{' ' + advice if is_out_of_memory(error) else ''}"
 
 

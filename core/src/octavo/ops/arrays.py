@@ -26,7 +26,7 @@ Array: TypeAlias = Any
 
 The portable ops use its ``shape``, ``dtype``, ``reshape(*shape)`` and ``T``; the operators
 ``+ - * / // % ** & | ~ << >>`` and comparisons, also with Python numbers, which do not change its
-dtype; slices, ``None`` and ``...`` as indices; and a pair of int32 arrays as an index to read.
+dtype; integers, slices, ``None`` and ``...`` as indices; and a pair of int32 arrays as an index.
 """
 
 Place: TypeAlias = Array | tuple[Array, Array]

@@ -12,11 +12,13 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = ("core", "backends/*", "examples/*")
 
 FRAMEWORKS = {"torch", "jax", "jaxlib", "triton"}
 ARRAY_LIBRARIES = FRAMEWORKS | {"numpy", "ml_dtypes", "array_api_compat", "array_api_extra", "cupy"}
@@ -234,10 +236,10 @@ GOOD = [
 ]
 
 
-def source_modules() -> list[tuple[str, Path]]:
-    """(dotted name, file) of every module that is shipped."""
+def source_modules(*folders: str) -> list[tuple[str, Path]]:
+    """(dotted name, file) of every module that is shipped, and of the examples."""
     found = []
-    for root in (REPO_ROOT / "core" / "src", *REPO_ROOT.glob("backends/*/src")):
+    for root in chain(*(REPO_ROOT.glob(f"{folder}/src") for folder in folders or FOLDERS)):
         for file in sorted(root.rglob("*.py")):
             parts = file.relative_to(root).with_suffix("").parts
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -248,6 +250,7 @@ def source_modules() -> list[tuple[str, Path]]:
 def test_there_is_something_to_check():
     names = {name for name, _ in source_modules()}
     assert {*PLAIN_MODULES, "octavo.batch", "octavo.models.base", "octavo_cpu.plugin"} <= names
+    assert {"octavo_template.backend", "octavo_mlx.backend"} <= names
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
@@ -319,7 +322,8 @@ def test_live_models_load_no_array_library():
 
 
 def test_live_every_plugin_module_is_light():
-    plugins = [name for name, _ in source_modules() if name.endswith(".plugin")]
+    installed = source_modules("core", "backends/*")
+    plugins = [name for name, _ in installed if name.endswith(".plugin")]
     own = {name.partition(".")[0] for name in plugins}
     assert foreign(loaded_after(*plugins)) == {"pluggy"} | own
 

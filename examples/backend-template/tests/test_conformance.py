@@ -1,0 +1,3 @@
+from octavo.testing.suite import *  # noqa: F403
+
+BACKEND = "template"

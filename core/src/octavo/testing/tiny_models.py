@@ -51,7 +51,7 @@ def _head_dim(config: Mapping[str, Any]) -> int:
 
 
 def _decoder(architecture: str, model_type: str, **changes: Any) -> dict[str, Any]:
-    """config.json of the Llama kind: 2 layers, 4 query heads of 16 over 2 KV heads."""
+    """config.json of the Llama kind: 2 layers, and 4 query heads of 16 over 2 KV heads."""
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 10_000.0}
     return {
         "architectures": [architecture],
@@ -85,9 +85,9 @@ def _gemma(architecture: str, model_type: str, **changes: Any) -> dict[str, Any]
     return _decoder(
         architecture,
         model_type,
+        num_hidden_layers=3,
         head_dim=16,
         hidden_activation="gelu_pytorch_tanh",
-        query_pre_attn_scalar=24,
         sliding_window=_WINDOW,
         tie_word_embeddings=True,
         **changes,
@@ -163,8 +163,9 @@ _MODELS = (
         _gemma(
             "Gemma2ForCausalLM",
             "gemma2",
+            query_pre_attn_scalar=24,
             attn_logit_softcapping=2.0,
-            final_logit_softcapping=3.0,
+            final_logit_softcapping=5.0,
         ),
         needs=("sliding_window", "soft_cap"),
     ),
@@ -175,7 +176,7 @@ _MODELS = (
         _gemma(
             "Gemma3ForCausalLM",
             "gemma3_text",
-            num_hidden_layers=3,
+            query_pre_attn_scalar=256,  # keeps the scores of normed heads near 1
             layer_types=["sliding_attention", "full_attention", "sliding_attention"],
             rope_parameters={
                 "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 500.0},

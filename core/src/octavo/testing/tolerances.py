@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["TOLERANCES", "Tolerance", "tolerance_of"]
+__all__ = ["TOLERANCES", "Tolerance", "logprob_tolerance", "tolerance_of"]
 
 
 @dataclass(frozen=True)
@@ -50,3 +50,12 @@ TOLERANCES = {
 def tolerance_of(*dtypes: str) -> Tolerance:
     """For a result that passes through several dtypes: the loosest."""
     return max((TOLERANCES[dtype] for dtype in dtypes), key=lambda bounds: bounds.absolute)
+
+
+def logprob_tolerance(*dtypes: str) -> float:
+    """For a log-probability at the end of a tiny model that computes and stores in ``dtypes``.
+
+    Eight times an op's: the roundings of a few layers add up, mostly like a random walk. Ours
+    use up to two thirds of it.
+    """
+    return 8 * tolerance_of(*dtypes).absolute

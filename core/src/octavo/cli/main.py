@@ -35,6 +35,7 @@ COMMANDS = {
         "octavo.cli.plugins:plugins", "Installed plugins, used, blocked or broken.", _LOOK
     ),
     "ops": CommandEntry("octavo.cli.ops:ops", "Who serves each op on a device, and why.", _LOOK),
+    "conform": CommandEntry("octavo.cli.conform:conform", "Prove a backend right.", _LOOK),
 }
 """To add a command, add a line here; its module is imported only when the command is called."""
 

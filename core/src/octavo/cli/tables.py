@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-__all__ = ["print_note", "print_table"]
+__all__ = ["print_note", "print_table", "printable"]
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows under a title; nothing at all if there are none."""
     if not rows:
         return
-    clean_rows = [[_printable(cell) for cell in row] for row in rows]
+    clean_rows = [[printable(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _print_rich(title, columns, clean_rows)
     else:
@@ -21,7 +21,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 def print_note(text: str) -> None:
     """Print one line beside tables, and leave one free after it."""
-    print(_printable(text))
+    print(printable(text))
     print()
 
 
@@ -50,6 +50,6 @@ def _print_plain(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
     print()
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """The text without control characters: cells hold what plugins wrote."""
     return "".join(char if char.isprintable() else " " for char in text)

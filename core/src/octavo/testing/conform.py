@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from octavo.testing.check import Blocked, Case, Check, CheckFailure
 from octavo.testing.locate import locate
@@ -145,5 +145,6 @@ def _failed(
 
 def _innermost_lines(error: BaseException, limit: int = 4) -> str:
     """Where it was raised: the innermost frames are the backend's own."""
-    frames: list[Any] = traceback.format_tb(error.__traceback__)
+    own = error.__traceback__  # the frame of this module, of no use to anybody
+    frames = traceback.format_tb(own.tb_next if own is not None else None)
     return "".join(frames[-limit:]).rstrip()

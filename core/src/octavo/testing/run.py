@@ -35,13 +35,13 @@ class SuiteRequest:
     plugins_file: str | None = None
     selection: Selection = field(default_factory=Selection)
     limit_s: float = DEFAULT_LIMIT_S
-    checks: str = DEFAULT_CHECKS
+    checks: str = field(default_factory=lambda: DEFAULT_CHECKS)
     """``module:name`` of the checks, importable here and in a new process."""
 
 
-def load_checks(place: str = DEFAULT_CHECKS) -> tuple[Check, ...]:
-    """The checks at ``module:name``."""
-    module, _, name = place.partition(":")
+def load_checks(place: str | None = None) -> tuple[Check, ...]:
+    """The checks at ``module:name``; the suite's own if None."""
+    module, _, name = (place or DEFAULT_CHECKS).partition(":")
     checks: tuple[Check, ...] = getattr(importlib.import_module(module), name)
     return checks
 
@@ -84,6 +84,11 @@ class SuiteRun:
         return self._cases
 
     @property
+    def unlisted(self) -> Sequence[Result]:
+        """What stands for checks whose cases cannot be listed."""
+        return self._unlisted
+
+    @property
     def reason(self) -> str:
         """The device, the backend, and why these, in one line."""
         return self._opened.reason
@@ -95,6 +100,10 @@ class SuiteRun:
             self.report.results.append(result)
             self.report.duration_s = time.monotonic() - started_s
             yield result
+
+    def kill(self) -> None:
+        """End what runs, at once."""
+        self._subject.kill()
 
     def _judged_results(self, on_start: Callable[[ListedCase], object]) -> Iterator[Result]:
         yield from self._unlisted

@@ -12,6 +12,7 @@ from octavo.testing.check import SECTIONS
 from octavo.testing.patterns import matches_within, nearest_id
 
 if TYPE_CHECKING:
+    from octavo.testing.check import Check
     from octavo.testing.isolated import ListedCase
 
 __all__ = ["Selection"]
@@ -68,6 +69,24 @@ class Selection:
         ]
         if not chosen and not any(map(self.takes_check, unlisted)):
             raise UsageError(self._why_nothing(listed, len(matching)))
+        return chosen
+
+    def choose_checks(self, checks: Sequence[Check]) -> list[Check]:
+        """The checks that are meant, as far as can be told without their cases.
+
+        Raises UsageError if there is none.
+        """
+        sections = [check for check in checks if self.takes_section(check.section)]
+        pattern = self.pattern
+        if pattern is None:
+            return sections
+        named = [check for check in sections if pattern == check.id]
+        chosen = named or [check for check in sections if matches_within(pattern, check.id)]
+        if not chosen:
+            raise UsageError(
+                f"No check matches {pattern!r}.{nearest_id(pattern, (each.id for each in checks))} "
+                "With NAME, `octavo conform NAME --list` looks at the cases as well."
+            )
         return chosen
 
     def _names(self, section: str) -> bool:

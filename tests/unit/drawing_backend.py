@@ -113,7 +113,8 @@ class EveryOther:
     num_accepted: int = 0
 
     def allowed(self):
-        return np.arange(VOCAB_SIZE) % 2 == self.num_accepted % 2
+        token_ids = np.arange(VOCAB_SIZE)
+        return (token_ids % 2 == self.num_accepted % 2) & (token_ids != POISON)
 
     def accept(self, token_id):
         assert self.allowed()[token_id], f"{token_id} at {self.num_accepted}"

@@ -284,6 +284,7 @@ def test_what_a_request_with_nan_has_computed_is_no_prefix_for_others():
     assert got["bad"].reasons == {0: "error"}
     assert "hold NaN" in got["bad"].error
     assert got["good"] == answers(asked)["good"]
+    assert engine.scheduler.stats.num_recompute_preemptions == 0  # it found nothing to begin with
 
 
 @pytest.mark.parametrize("num_answers", [1, 3])

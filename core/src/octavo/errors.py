@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from octavo.outputs import RequestOutput
+
 __all__ = [
     "BackendError",
     "CapacityError",
@@ -10,6 +17,7 @@ __all__ = [
     "OctavoError",
     "PluginError",
     "QueueFullError",
+    "RequestFailedError",
     "UsageError",
 ]
 
@@ -44,3 +52,15 @@ class DeviceError(OctavoError):
 
 class BackendError(OctavoError):
     """A backend broke its contract or failed while running."""
+
+
+class RequestFailedError(BackendError):
+    """Requests of a call ended with an error; the others were answered.
+
+    ``outputs`` holds what there is of all of them, in the order of the prompts; ``error`` and
+    ``finish_reason`` tell them apart.
+    """
+
+    def __init__(self, message: str, outputs: Sequence[RequestOutput]) -> None:
+        super().__init__(message)
+        self.outputs = list(outputs)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from octavo.config import EngineConfig
-from octavo.errors import BackendError, UsageError
+from octavo.errors import RequestFailedError, UsageError
 from octavo.open_device import open_device
 from octavo.progress import request_progress
 from octavo.prompts import Prompt, is_token_ids
@@ -68,7 +68,9 @@ class LLM:
     ) -> list[RequestOutput]:
         """Answer every prompt, batched; outputs in the order of the prompts.
 
-        One SamplingParams serves all prompts; a sequence gives each its own.
+        One SamplingParams serves all prompts; a sequence gives each its own. Raises
+        RequestFailedError once all have ended if some of them ended with an error; it holds the
+        outputs of all.
         """
         prompt_list = _as_list(prompts)
         params_list = self._params_for(prompt_list, sampling_params)
@@ -98,7 +100,7 @@ class LLM:
         finally:
             # Nothing is left unless an exception or Ctrl-C cut the loop short.
             self._drop(set(request_ids) - set(finished))
-        return [_without_error(finished[request_id]) for request_id in request_ids]
+        return _without_errors([finished[request_id] for request_id in request_ids])
 
     def chat(
         self,
@@ -155,7 +157,7 @@ class LLM:
     def _stream(self, request_id: str) -> Iterator[RequestOutput]:
         try:
             while True:
-                output = _without_error(self._next_output(request_id))
+                [output] = _without_errors([self._next_output(request_id)])
                 yield output
                 if output.finished:
                     return
@@ -235,7 +237,14 @@ def _is_batch(messages: Sequence[Any]) -> bool:
     return len(messages) > 0 and not isinstance(messages[0], Mapping)
 
 
-def _without_error(output: RequestOutput) -> RequestOutput:
-    if output.error is not None:
-        raise BackendError(output.error)
-    return output
+def _without_errors(outputs: list[RequestOutput]) -> list[RequestOutput]:
+    errors = [output.error for output in outputs if output.error is not None]
+    if len(outputs) > 1 and errors:
+        raise RequestFailedError(
+            f"{len(errors)} of {len(outputs)} requests ended with an error; the others' answers "
+            f"are in this exception's outputs. The first error: {errors[0]}",
+            outputs,
+        )
+    if errors:
+        raise RequestFailedError(errors[0], outputs)
+    return outputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,11 +13,12 @@ import typer
 
 from octavo.cli.options import ENGINE_OPTIONS, SAMPLING_OPTIONS, with_options
 from octavo.cli.sampling import check_sampling_flags, sampling_params
-from octavo.errors import UsageError
+from octavo.errors import RequestFailedError, UsageError
 
 if TYPE_CHECKING:
     from octavo.llm import LLM
     from octavo.outputs import RequestOutput
+    from octavo.sampling_params import SamplingParams
 
 __all__ = ["generate", "read_prompt_file"]
 
@@ -57,7 +58,7 @@ def generate(
         if len(texts) == 1 and not as_json and params.n == 1:
             _stream(llm, texts[0], params)
         else:
-            _print_all(llm.generate(texts, params), as_json=as_json)
+            _print_all(_answer_all(llm, texts, params), as_json=as_json)
     finally:
         llm.close()
 
@@ -98,6 +99,15 @@ def _stream(llm: LLM, prompt: str, params: Any) -> None:
     sys.stdout.write("\n")
 
 
+def _answer_all(llm: LLM, texts: list[str], params: SamplingParams) -> Iterator[RequestOutput]:
+    """The answers; the error, if there is one, comes after those that there are."""
+    try:
+        yield from llm.generate(texts, params)
+    except RequestFailedError as error:
+        yield from error.outputs
+        raise
+
+
 def _print_all(outputs: Iterable[RequestOutput], *, as_json: bool) -> None:
     for number, output in enumerate(outputs, 1):
         if as_json:
@@ -125,5 +135,6 @@ def _as_record(output: RequestOutput) -> dict[str, Any]:
             "completion_tokens": sum(len(answer.token_ids) for answer in output.outputs),
             "cached_tokens": output.num_cached_tokens,
         },
+        "error": output.error,
         "metrics": None if output.metrics is None else dataclasses.asdict(output.metrics),
     }

@@ -12,17 +12,14 @@ from typing import Any
 import array_api_compat.numpy as xp
 import ml_dtypes
 import numpy as np
+from plain_plugin import DEVICE, SPEC  # noqa: F401 - whoever imports the backend wants them
 
 from octavo.api import (
-    API_VERSION,
     BackendError,
-    BackendSpec,
     Capabilities,
     DeviceError,
-    DeviceInfo,
     MemoryInfo,
     PortableOps,
-    Probe,
     QuantizedTensor,
     UsageError,
     make_plans,
@@ -30,7 +27,6 @@ from octavo.api import (
 
 DTYPES = ("float32", "bfloat16", "float16")
 KV_DTYPES = (*DTYPES, "float8_e4m3fn", "float8_e5m2", "int8")
-DEVICE = DeviceInfo("plain", 0, "plain NumPy")
 INT8_STEPS = 127
 
 
@@ -206,20 +202,6 @@ class PlainBackend:
 
     def close(self):
         pass
-
-
-def probe():
-    return Probe(devices=(DEVICE,))
-
-
-SPEC = BackendSpec(
-    name="plain",
-    device_kinds=("plain",),
-    summary="NumPy, one token at a time",
-    probe=probe,
-    load=PlainBackend,
-    api_version=API_VERSION,
-)
 
 
 def with_caps(**changes):

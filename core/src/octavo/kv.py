@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["KVGroup", "KVSpec", "group_layers"]
+__all__ = ["KV_DTYPES", "KVGroup", "KVSpec", "group_layers"]
 
 KVKind = Literal["full", "sliding", "mla", "cross", "state"]
 
@@ -18,6 +18,8 @@ _ITEM_BYTES = {
     "float8_e5m2": 1,
     "int8": 1,
 }
+KV_DTYPES = tuple(_ITEM_BYTES)
+"""Every dtype a cache may be stored in."""
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from octavo.testing.check import SECTIONS, Check
+from octavo.testing.checks import contract
 
 __all__ = ["CHECKS"]
 
-_MODULES: tuple[tuple[Check, ...], ...] = ()
+_MODULES: tuple[tuple[Check, ...], ...] = (contract.CHECKS,)
 
 CHECKS: tuple[Check, ...] = tuple(
     sorted(

@@ -1,0 +1,329 @@
+"""Checks of capabilities and memory: what is claimed is tried, and figures move as they must."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from octavo.contract import contract_faults
+from octavo.errors import OctavoError
+from octavo.isolation import describe
+from octavo.kv import KV_DTYPES, KVSpec
+from octavo.loading.dtypes import numpy_dtype
+from octavo.loading.gguf_quants import QUANT_TYPES
+from octavo.loading.tensors import QuantizedTensor
+from octavo.ops.protocol import AttentionParams
+from octavo.testing.check import Blocked, Case, Check, CheckFailure
+from octavo.testing.checks.raw_backend import attend_one_token, opened, opened_sound
+
+if TYPE_CHECKING:
+    from octavo.testing.subject import Subject
+
+__all__ = ["CHECKS"]
+
+_MIB = 1 << 20
+_UNKNOWN_SCHEME = "no-such-packing:Q0"
+_NUM_BIG_CACHES = 3
+
+
+def _capability_cases(subject: Subject) -> Iterable[Case]:
+    yield Case("fields", _check_fields)
+    try:
+        with opened_sound(subject) as backend:
+            caps = backend.caps
+    except Blocked:
+        return  # nothing can be tried; others say why
+    for label, check in _TRIED.items():
+        yield Case(label, check)
+    if caps.host_swap:
+        yield Case("host_swap", _try_host_swap)
+    else:
+        yield Case("host_swap", unclaimed="caps.host_swap is False")
+    if caps.quantization:
+        yield Case("quantization", _try_quantization)
+    yield Case("what is not claimed", _note_unclaimed, quick=False)
+
+
+def _run_value(subject: Subject, value: Any) -> Any:
+    return value(subject)
+
+
+def _check_fields(subject: Subject) -> None:
+    with opened(subject) as backend:
+        found = [
+            fault.message
+            for fault in contract_faults(backend, subject.name)
+            if fault.kind == "capability"
+        ]
+    if found:
+        raise CheckFailure("\n".join(found))
+
+
+def _tried(claim: str, attempt: Callable[[], Any], look: str) -> Any:
+    """What ``attempt`` returns. Raises CheckFailure saying which claim is not kept."""
+    try:
+        return attempt()
+    except Exception as error:
+        raise CheckFailure(
+            f"The backend claims {claim}, but {look.partition(',')[0]} raised {describe(error)}. "
+            "Claim what works: leaving a capability out is never wrong.",
+            look=f"{look}, backend.caps",
+        ) from error
+
+
+def _try_dtypes(subject: Subject) -> None:
+    """Each compute dtype can be put, named or as it is."""
+    with opened_sound(subject) as backend:
+        for dtype in backend.caps.dtypes:
+            claim = f"{dtype} in caps.dtypes"
+            ones = np.ones((2, 3), np.float32)
+            _tried(claim, lambda: backend.get(backend.put(ones, dtype)), "backend.put")  # noqa: B023
+            host = ones.astype(numpy_dtype(dtype))
+            _tried(claim, lambda: backend.get(backend.put(host)), "backend.put")  # noqa: B023
+            _tried(claim, lambda: backend.put_linear(host, None, dtype), "backend.put_linear")  # noqa: B023
+
+
+def _try_kv_dtypes(subject: Subject) -> None:
+    with opened_sound(subject) as backend:
+        for dtype in backend.caps.kv_dtypes:
+            spec = KVSpec("full", 1, 8, dtype)
+            _try_attention(backend, f"{dtype} in caps.kv_dtypes", spec)
+
+
+def _try_block_sizes(subject: Subject) -> None:
+    with opened_sound(subject) as backend:
+        for block_size in backend.caps.block_sizes:
+            spec = KVSpec("full", 1, 8, backend.caps.kv_dtypes[0])
+            claim = f"{block_size} in caps.block_sizes"
+            _try_attention(backend, claim, spec, block_size=block_size)
+
+
+def _try_head_dim(subject: Subject) -> None:
+    with opened_sound(subject) as backend:
+        head_dim = backend.caps.max_head_dim
+        spec = KVSpec("full", 1, head_dim, backend.caps.kv_dtypes[0])
+        _try_attention(backend, f"max_head_dim={head_dim}", spec)
+
+
+def _try_attention_features(subject: Subject) -> None:
+    with opened_sound(subject) as backend:
+        caps = backend.caps
+        full = KVSpec("full", 1, 8, caps.kv_dtypes[0])
+        sliding = KVSpec("sliding", 1, 8, caps.kv_dtypes[0], window=4)
+        if caps.sliding_window:
+            params = AttentionParams(scale=1.0, window=4)
+            _try_attention(backend, "sliding_window", sliding, params)
+        if caps.soft_cap:
+            params = AttentionParams(scale=1.0, soft_cap=30.0)
+            _try_attention(backend, "soft_cap", full, params)
+        if caps.sinks:
+            _try_attention(backend, "sinks", full, sinks=True)
+
+
+def _try_attention(
+    backend: Any,
+    claim: str,
+    spec: KVSpec,
+    params: AttentionParams | None = None,
+    *,
+    block_size: int | None = None,
+    sinks: bool = False,
+) -> None:
+    """A cache for it can be made, written and read. Whether rightly is for the checks of ops."""
+    params = params or AttentionParams(scale=1.0)
+    size = block_size or backend.caps.block_sizes[0]
+    out = _tried(
+        claim,
+        lambda: attend_one_token(backend, spec, size, params, sinks=sinks),
+        "backend.make_kv, ops.attend, ops.write_kv, ops.paged_attention",
+    )
+    if out.shape != (1, 1, spec.head_dim):
+        raise CheckFailure(
+            f"The backend claims {claim}, but attention over such a cache returned an array of "
+            f"shape {out.shape}; expected (1, 1, {spec.head_dim}).",
+            look="ops.attend, ops.paged_attention",
+        )
+
+
+def _try_host_swap(subject: Subject) -> None:
+    with opened_sound(subject) as backend:
+        caps = backend.caps
+        for dtype in caps.kv_dtypes:
+            spec, size = KVSpec("full", 1, 8, dtype), caps.block_sizes[0]
+
+            def swap(spec: KVSpec = spec, size: int = size) -> None:
+                on_device = backend.make_kv(spec, 3, size)
+                on_host = backend.make_kv(spec, 2, size, on_host=True)
+                on_host = backend.copy_blocks(on_device, on_host, np.array([[1, 0]], np.int32))
+                backend.copy_blocks(on_host, on_device, np.array([[0, 2]], np.int32))
+
+            _tried(
+                f"host_swap, and {dtype} in caps.kv_dtypes",
+                swap,
+                "backend.copy_blocks, backend.make_kv",
+            )
+
+
+def _try_quantization(subject: Subject) -> None:
+    """Each scheme is taken as a checkpoint packs it; zeros are valid in all of them."""
+    types = {each.dtype: each for each in QUANT_TYPES.values() if each.is_quantized}
+    with opened_sound(subject) as backend:
+        for scheme in backend.caps.quantization:
+            if scheme not in types:
+                raise CheckFailure(
+                    f"caps.quantization has {scheme!r}, which is no packing that Octavo reads; "
+                    f"those are {', '.join(types)}.",
+                    look="backend.caps",
+                )
+            block_size, block_bytes = types[scheme].block_size, types[scheme].block_bytes
+            data = np.zeros((4, 256 // block_size * block_bytes), np.uint8)
+            packed = QuantizedTensor(scheme, (4, 256), data)
+            _tried(
+                f"{scheme} in caps.quantization",
+                lambda: backend.put_linear(packed, None, backend.caps.dtypes[0]),  # noqa: B023
+                "backend.put_linear",
+            )
+
+
+def _note_unclaimed(subject: Subject) -> str | None:
+    """A note on what works without being claimed; not claiming is never wrong."""
+    with opened_sound(subject) as backend:
+        caps = backend.caps
+        attempts: dict[str, tuple[Any, ...]] = {
+            f"{dtype} in caps.kv_dtypes": (KVSpec("full", 1, 8, dtype), caps.block_sizes[0])
+            for dtype in KV_DTYPES
+            if dtype not in caps.kv_dtypes
+        }
+        works = [claim for claim, attempt in attempts.items() if _can(backend, *attempt)]
+    return f"Works for one token, and is not claimed: {', '.join(works)}." if works else None
+
+
+def _can(backend: Any, spec: KVSpec, block_size: int) -> bool:
+    try:
+        attend_one_token(backend, spec, block_size, AttentionParams(scale=1.0))
+    except Exception:  # noqa: BLE001 - what is not claimed may fail in any way
+        return False
+    return True
+
+
+_TRIED: dict[str, Callable[[Subject], None]] = {
+    "dtypes": _try_dtypes,
+    "kv_dtypes": _try_kv_dtypes,
+    "block_sizes": _try_block_sizes,
+    "max_head_dim": _try_head_dim,
+    "attention features": _try_attention_features,
+}
+
+
+def _memory_cases(subject: Subject) -> Iterable[Case]:
+    yield Case("figures", _check_figures)
+    try:
+        with opened_sound(subject) as backend:
+            is_shared = getattr(backend.memory(), "shared_with_host", False)
+    except Exception:  # noqa: BLE001 - the case above reports it
+        return
+    if not is_shared:  # the host's memory moves for reasons of its own
+        yield Case("falls with a cache", _check_memory_falls)
+
+
+def _check_figures(subject: Subject) -> None:
+    with opened_sound(subject) as backend:
+        memory = backend.memory()
+    free_bytes, total_bytes = memory.free_bytes, memory.total_bytes
+    if not (_is_count(free_bytes) and _is_count(total_bytes)):
+        raise CheckFailure(
+            f"memory() returns free_bytes={free_bytes!r} and total_bytes={total_bytes!r}; expected "
+            "whole numbers of bytes (int)."
+        )
+    if not 0 <= free_bytes <= total_bytes or total_bytes == 0:
+        raise CheckFailure(
+            f"memory() returns {free_bytes} bytes free of {total_bytes}; expected "
+            "0 <= free_bytes <= total_bytes, and a device with memory."
+        )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_memory_falls(subject: Subject) -> None:
+    """Octavo makes caches of what is free after the weights are loaded: free has to be current.
+
+    A pool may serve the first cache from what it holds already, so several are made.
+    """
+    with opened_sound(subject) as backend:
+        before_bytes = backend.memory().free_bytes
+        each_bytes = min(64 * _MIB, before_bytes // (4 * _NUM_BIG_CACHES))
+        caps = backend.caps
+        block_size, head_dim = caps.block_sizes[0], min(128, caps.max_head_dim)
+        spec = KVSpec("full", 4, head_dim, caps.kv_dtypes[0])
+        num_blocks = max(2, each_bytes // (spec.bytes_per_token * block_size))
+        made_bytes, caches, fallen_bytes = 0, [], 0
+        for _ in range(_NUM_BIG_CACHES):
+            cache = backend.make_kv(spec, num_blocks, block_size)
+            pair = np.array([[0, 1]], np.int32)
+            caches.append(backend.copy_blocks(cache, cache, pair))  # a lazy backend begins now
+            made_bytes += num_blocks * spec.bytes_per_token * block_size
+            fallen_bytes = before_bytes - backend.memory().free_bytes
+            if fallen_bytes >= made_bytes / 2:
+                return
+        raise CheckFailure(
+            f"{len(caches)} caches of {made_bytes / _MIB:.1f} MiB together were made, and "
+            f"memory().free_bytes fell by {fallen_bytes / _MIB:.1f} MiB. Octavo would plan with "
+            "memory that is gone: ask the device each time (or say shared_with_host=True)."
+        )
+
+
+def _check_packed_weights(subject: Subject, _value: None) -> None:
+    packed = QuantizedTensor(_UNKNOWN_SCHEME, (4, 32), np.zeros((4, 18), np.uint8))
+    with opened_sound(subject) as backend:
+        dtype = backend.caps.dtypes[0]
+        try:
+            backend.put_linear(packed, None, dtype)
+        except OctavoError as error:
+            if _UNKNOWN_SCHEME in str(error):
+                return
+            raise CheckFailure(
+                f"A weight packed as {_UNKNOWN_SCHEME!r} is refused with {str(error)!r}, which "
+                "does not name the packing."
+            ) from error
+        except Exception as error:
+            raise CheckFailure(
+                f"A weight packed as {_UNKNOWN_SCHEME!r}, which caps.quantization does not name, "
+                f"makes put_linear raise {describe(error)}; expected octavo.api.BackendError "
+                "naming the packing."
+            ) from error
+    raise CheckFailure(
+        f"put_linear takes a weight packed as {_UNKNOWN_SCHEME!r}, which caps.quantization does "
+        "not name: its packed bytes would be multiplied as if they were numbers. Raise "
+        "octavo.api.BackendError naming the packing."
+    )
+
+
+CHECKS: tuple[Check, ...] = (
+    Check(
+        "contract",
+        "capabilities",
+        "the capabilities are complete, and what they claim can be done",
+        "backend.caps",
+        _run_value,
+        _capability_cases,
+    ),
+    Check(
+        "contract",
+        "memory",
+        "free and total bytes are plausible, and free falls as memory is taken",
+        "backend.memory",
+        _run_value,
+        _memory_cases,
+    ),
+    Check(
+        "contract",
+        "packed_weights",
+        "a packing that the capabilities do not name is refused",
+        "backend.put_linear",
+        _check_packed_weights,
+    ),
+)

@@ -75,7 +75,10 @@ class Backend(Protocol):
         ...
 
     def put(self, array: NDArray[Any], dtype: str | None = None) -> Array:
-        """Host NumPy to device, converted to ``dtype`` where given; may share memory."""
+        """Host NumPy to device, converted to ``dtype`` where given; may share memory.
+
+        The array may have any strides and be read-only; its byte order is the machine's own.
+        """
         ...
 
     def get(self, array: Array) -> NDArray[Any]:

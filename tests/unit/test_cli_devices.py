@@ -12,12 +12,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from throwaway_plugins import install, run_octavo
 from typer.testing import CliRunner
 
 from octavo.cli import tables
 from octavo.cli.main import COMMANDS, app
 from octavo.ops.names import OP_NAMES
+from throwaway_plugins import install, run_octavo
 
 FRAMEWORKS = ("torch", "jax", "jaxlib", "triton", "transformers", "numpy")
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
-from throwaway_plugins import HEALTHY, install, run_octavo
 
 from octavo import plugins as plugin_system
 from octavo.isolation import Fault
@@ -20,6 +19,7 @@ from octavo.plugins import PluginRecord, load_plugins
 from octavo.policy import Policy
 from octavo.probing import probe_all
 from octavo.spec_checks import check_api_version
+from throwaway_plugins import HEALTHY, install, run_octavo
 
 HANG = "time.sleep(3600)"
 _HOOK = "@hookimpl\ndef octavo_register_backends(register):\n    "

@@ -11,8 +11,6 @@ import ml_dtypes
 import mlx.core as mx
 import numpy as np
 import pytest
-from octavo_mlx import namespace, plugin
-from octavo_mlx.backend import MlxBackend
 
 from octavo import AsyncLLM, SamplingParams
 from octavo.api import (
@@ -31,6 +29,8 @@ from octavo.testing.answers import generate, greedy
 from octavo.testing.subject import Subject as BackendUnderTest
 from octavo.testing.tiny_models import TINY_MODELS
 from octavo_cpu import plugin as cpu_plugin
+from octavo_mlx import namespace, plugin
+from octavo_mlx.backend import MlxBackend
 from op_checks import OPS, SHAPES, Subject, check_attend, check_op, check_rope_table, rope_specs
 from paged_case import CASES
 from sampling_batches import random_batch, random_logits

@@ -64,7 +64,8 @@ class MlxBackend(PortableBackend):
 
     def put(self, array: NDArray[Any], dtype: str | None = None) -> mx.array:
         """A copy; converted on the host, where nothing is lazy."""
-        return mx.array(array if dtype is None else array.astype(_numpy_dtype(dtype), copy=False))
+        target = array.dtype if dtype is None else _numpy_dtype(dtype)
+        return mx.array(np.asarray(array, target, order="C"))  # MLX takes no negative strides
 
     def get(self, array: Any) -> NDArray[Any]:
         """A view of MLX's memory."""
@@ -84,8 +85,8 @@ class MlxBackend(PortableBackend):
     def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """The step, and then its results computed.
 
-        ``mx.compile`` would trace it anew for each shape of batch, and would hold the old caches
-        while it computes the new ones.
+        Without that the caches would be an ever longer sum of promises. ``mx.compile`` is not for
+        steps: it takes no dataclasses, and traces anew for each shape of batch.
         """
 
         @functools.wraps(step)

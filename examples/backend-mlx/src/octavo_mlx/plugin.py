@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from octavo.api import API_VERSION, Backend, BackendSpec, DeviceInfo, Probe, hookimpl, host_memory
@@ -11,11 +12,11 @@ __all__ = ["octavo_register_backends"]
 
 
 def _probe() -> Probe:
-    """MLX's default device. What a broken installation raises here is shown to the user."""
-    import mlx.core as mx
-
-    name = str(mx.device_info()["device_name"])
-    return Probe(devices=(DeviceInfo("mlx", 0, name, host_memory().total_bytes),))
+    """MLX's default device, if MLX is there; importing it to see is left to those who use it."""
+    if find_spec("mlx") is None:
+        return Probe(reason="MLX is not installed", install='pip install "mlx[cpu]"')
+    device = DeviceInfo("mlx", 0, "MLX's default device", host_memory().total_bytes)
+    return Probe(devices=(device,))
 
 
 def _load(index: int, options: Mapping[str, Any]) -> Backend:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -40,11 +41,13 @@ def _row(result: Result) -> tuple[str, ...]:
 def _rate(measured: Mapping[str, float], amount: str, limit: str) -> tuple[str, str, str]:
     """Giga-units a second, those of the device, and the share of these in percent."""
     seconds, most = measured.get(_SECONDS, 0.0), measured.get(limit, 0.0)
-    rate = measured[amount] / seconds if amount in measured and seconds > 0 else None
+    rate = measured[amount] / seconds if amount in measured and seconds > 0 else math.nan
+    share = rate / most if most > 0 else math.nan
+    has_share = math.isfinite(share) and math.isfinite(most)
     return (
-        "-" if rate is None else _digits(rate / 1e9),
+        _digits(rate / 1e9),
         _digits(most / 1e9) if most > 0 else "-",
-        f"{100 * rate / most:.0f} %" if rate is not None and most > 0 else "-",
+        f"{100 * share:.0f} %" if has_share else "-",
     )
 
 
@@ -59,4 +62,6 @@ def _duration(seconds: float | None) -> str:
 
 def _digits(value: float) -> str:
     """Three digits that mean something, as a plain number."""
+    if not math.isfinite(value):
+        return "-"
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -131,6 +131,16 @@ def test_model_says_what_it_says_on_numpy(name):
         np.testing.assert_allclose(own.logprobs, expected.logprobs, atol=1e-4)
 
 
+def test_steps_without_a_sampled_token_do_no_harm():
+    """MLX cannot reduce an empty array, and chunks of a prompt sample nothing."""
+    options = {"max_num_batched_tokens": 16, "max_num_seqs": 4}
+    answers = []
+    for subject in (mlx_subject, numpy_subject):
+        with subject.engine(TINY_MODELS["llama"].config, **options) as loaded:
+            answers.append([a.token_ids for a in generate(loaded, PROMPTS, greedy(logprobs=3))])
+    assert answers[0] == answers[1]
+
+
 def test_swapped_forks_say_what_they_say_on_numpy(monkeypatch):
     """A cache too small for all, so that blocks go to the host and come back, with n > 1."""
     directions = set()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from octavo.errors import BackendError
+from octavo.ops import sampling_numpy
 from octavo.ops.arrays import NAMESPACE_DTYPES, NAMESPACE_FUNCTIONS, check_namespace, set_at
 from octavo.ops.attention import make_plans
 from octavo.ops.portable import PortableOps
@@ -20,7 +21,7 @@ from octavo.ops.storage import PortableCache, PortableLinear
 from octavo.step import map_arrays
 from op_checks import OPS, Subject, check_attend, check_op, check_rope_table, rope_specs
 from paged_case import CASES
-from sampling_batches import random_batch, random_logits
+from sampling_batches import make_batch, random_batch, random_logits
 
 
 class Sealed:
@@ -85,6 +86,7 @@ def sealed_function(name):
 
     def function(*args, **kwargs):
         signature.bind(*args, **kwargs)
+        assert "axis" not in kwargs or name == "take" or 0 not in np.shape(unseal(args[0]))
         assert kwargs.pop("device", None) is None
         if name == "concat":
             args = ([unseal(array) for array in args[0]],)
@@ -145,6 +147,21 @@ def test_sampling_needs_no_more_than_the_list(seed):
     drawn = SUBJECT.ops.sample(Sealed(logits), map_arrays(batch, Sealed))
     for field in ("token_ids", "valid", "ranks", "top_ids"):
         np.testing.assert_array_equal(unseal(getattr(drawn, field)), getattr(expected, field))
+
+
+@pytest.mark.parametrize("num_logprobs", [-1, 0, 3])
+def test_a_step_may_sample_nothing(num_logprobs):
+    batch = map_arrays(make_batch(0, num_logprobs=num_logprobs), Sealed)
+    drawn = SUBJECT.ops.sample(Sealed(np.zeros((0, 30), np.float32)), batch)
+    expected = sampling_numpy.sample(
+        np.zeros((0, 30), np.float32), make_batch(0, num_logprobs=num_logprobs)
+    )
+    for field, array in vars(expected).items():
+        result = unseal(getattr(drawn, field))
+        if array is None:
+            assert result is None
+        else:
+            assert (result.shape, result.dtype) == (array.shape, array.dtype), field
 
 
 def test_list_has_nothing_that_is_not_used(repo_root):

@@ -77,7 +77,8 @@ NAMESPACE_FUNCTIONS: Mapping[str, str] = {
 }
 """The array API standard's functions, each called with at most these arguments.
 
-What is summed or looked up in int32 stays int32, whatever the library's default integer.
+What is summed or looked up in int32 stays int32, whatever the library's default integer. No array
+that is sorted or reduced is empty.
 """
 
 _WITHOUT_SET_AT = (

@@ -36,6 +36,8 @@ def sample(
     check_vocab_size(logits.shape[-1])
     batch: Batch = sampling
     logits = xp.astype(logits, xp.float32)
+    if logits.shape[0] == 0:
+        return _no_rows(xp, logits, sampling.num_logprobs)
     with np.errstate(over="ignore", invalid="ignore"):  # of NumPy alone; such rows are not valid
         adjusted = logits if sampling.plain else adjusted_logits(xp, logits, sampling)
         greedy_ids = xp.argmax(adjusted, axis=-1)
@@ -156,6 +158,16 @@ def _result(
     return SampleResult(
         token_ids, logprobs, ranks, xp.astype(top_ids, xp.int32), top_logprobs, valid
     )
+
+
+def _no_rows(xp: Namespace, logits: Float[Array, "rows vocab"], num_logprobs: int) -> SampleResult:
+    """The result of a step that samples nothing: not every library can reduce an empty array."""
+    numbers = logits[:, 0]
+    ids, valid = xp.astype(numbers, xp.int32), xp.isfinite(numbers)
+    if num_logprobs < 0:
+        return SampleResult(ids, None, None, None, None, valid)
+    top = logits[:, :num_logprobs]
+    return SampleResult(ids, numbers, ids, xp.astype(top, xp.int32), top, valid)
 
 
 def _pick(xp: Namespace, table: Array, columns: Int[Array, "rows"]) -> Array:

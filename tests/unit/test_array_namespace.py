@@ -86,7 +86,8 @@ def sealed_function(name):
 
     def function(*args, **kwargs):
         signature.bind(*args, **kwargs)
-        assert "axis" not in kwargs or name == "take" or 0 not in np.shape(unseal(args[0]))
+        if "axis" in kwargs and name not in ("take", "concat"):
+            assert 0 not in args[0].shape
         assert kwargs.pop("device", None) is None
         if name == "concat":
             args = ([unseal(array) for array in args[0]],)
@@ -151,11 +152,9 @@ def test_sampling_needs_no_more_than_the_list(seed):
 
 @pytest.mark.parametrize("num_logprobs", [-1, 0, 3])
 def test_a_step_may_sample_nothing(num_logprobs):
-    batch = map_arrays(make_batch(0, num_logprobs=num_logprobs), Sealed)
-    drawn = SUBJECT.ops.sample(Sealed(np.zeros((0, 30), np.float32)), batch)
-    expected = sampling_numpy.sample(
-        np.zeros((0, 30), np.float32), make_batch(0, num_logprobs=num_logprobs)
-    )
+    logits, batch = np.zeros((0, 30), np.float32), make_batch(0, num_logprobs=num_logprobs)
+    expected = sampling_numpy.sample(logits, batch)
+    drawn = SUBJECT.ops.sample(Sealed(logits), map_arrays(batch, Sealed))
     for field, array in vars(expected).items():
         result = unseal(getattr(drawn, field))
         if array is None:

@@ -14,7 +14,9 @@ from octavo.policy import Policy
 from octavo.spec import API_VERSION, BackendSpec, DeviceInfo, Probe
 
 
-def backend(name, kinds=("cpu",), devices=None, *, probe=None, load=None) -> BackendSpec:
+def backend(
+    name, kinds=("cpu",), devices=None, *, probe=None, load=None, automatic=True
+) -> BackendSpec:
     """A backend with one device of its first kind, or as given."""
     present = (DeviceInfo(kinds[0], 0, f"{name} device"),) if devices is None else devices
     return BackendSpec(
@@ -24,6 +26,7 @@ def backend(name, kinds=("cpu",), devices=None, *, probe=None, load=None) -> Bac
         probe=probe or (lambda: Probe(devices=present)),
         load=load or (lambda index, options: None),
         api_version=API_VERSION,
+        automatic=automatic,
     )
 
 
@@ -274,6 +277,52 @@ def test_a_listing_marks_what_auto_would_choose():
     marked = [d.info for d in list_devices(settings, plugins(*specs)).devices if d.is_automatic]
 
     assert marked == [choose("auto", *specs, settings=settings).device]
+
+
+SIMULATED = backend("simulated", ("simulated",), automatic=False)
+SLOW_CPU = backend("checker", automatic=False)
+
+
+def test_auto_says_nothing_of_what_is_no_hardware():
+    chosen = choose("auto", NUMPY, SIMULATED, SLOW_CPU, settings=policy(order=("cpu",)))
+
+    assert chosen.spec is NUMPY
+    assert chosen.reason == "cpu:0 through numpy, chosen by auto: the first in order"
+
+
+def test_auto_does_not_fall_back_to_what_is_no_hardware():
+    lacking = absent("numpy", "cpu", "odd machine")
+    assert "odd machine" in refused("auto", lacking, SIMULATED, SLOW_CPU)
+
+    message = refused("auto", SIMULATED, settings=policy(order=("simulated",)))
+    assert "serves who names it, which [devices] simulated of plugins.toml does not" in message
+
+
+def test_what_is_no_hardware_serves_who_names_it():
+    assert choose("simulated", NUMPY, SIMULATED).spec is SIMULATED
+    assert choose("auto", NUMPY, SIMULATED, backend="simulated").spec is SIMULATED
+    assert choose("cpu", NUMPY, SLOW_CPU).spec is NUMPY
+    assert choose("cpu", NUMPY, SLOW_CPU, backend="checker").spec is SLOW_CPU
+    named = policy(order=("simulated", "cpu"), simulated=("simulated",))
+    assert choose("auto", NUMPY, SIMULATED, settings=named).spec is SIMULATED
+
+
+def test_a_listing_shows_what_is_no_hardware_where_asked():
+    def listed(settings, **how):
+        listing = list_devices(settings, plugins(NUMPY, SIMULATED, SLOW_CPU), **how)
+        return [(d.info.kind, d.backends, d.is_automatic) for d in listing.devices]
+
+    ordinary = policy(order=("cpu",))
+    named = policy(order=("simulated", "cpu"), simulated=("simulated",))
+    assert listed(ordinary) == [("cpu", ("numpy",), True)]
+    assert listed(ordinary, everything=True) == [
+        ("cpu", ("numpy", "checker"), True),
+        ("simulated", ("simulated",), False),
+    ]
+    assert listed(named) == [
+        ("simulated", ("simulated",), True),
+        ("cpu", ("numpy",), False),
+    ]
 
 
 def test_a_listing_tells_absent_from_broken():

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from octavo.catalog import CATALOG
-from octavo.device_search import order_backends, remedy_for_kind
+from octavo.device_search import is_automatic, order_backends, remedy_for_kind
 from octavo.plugins import Plugins, load_plugins
 from octavo.policy import Policy, load_policy
 from octavo.probing import ProbeResult, probe_all
-from octavo.spec import DeviceInfo
+from octavo.spec import BackendSpec, DeviceInfo
 
 __all__ = ["Broken", "DeviceListing", "ListedDevice", "Unusable", "list_devices"]
 
@@ -52,15 +52,37 @@ class DeviceListing:
     broken: tuple[Broken, ...]
 
 
-def list_devices(policy: Policy | None = None, plugins: Plugins | None = None) -> DeviceListing:
-    """Probe every backend, all at once, and sort what they say."""
+def list_devices(
+    policy: Policy | None = None, plugins: Plugins | None = None, *, everything: bool = False
+) -> DeviceListing:
+    """Probe every backend, all at once, and sort what they say.
+
+    What is no hardware (``BackendSpec.automatic`` is False) is listed where policy names it, and
+    with ``everything``.
+    """
     policy = policy if policy is not None else load_policy()
     plugins = plugins if plugins is not None else load_plugins(policy)
+    if not everything:
+        plugins = _without_unnamed(policy, plugins)
     results = probe_all(plugins.backends.values())
     return DeviceListing(
         devices=tuple(_usable(policy, plugins, results)),
         unusable=tuple(_unusable(policy, plugins, results)),
         broken=tuple(_broken(plugins, results)),
+    )
+
+
+def _without_unnamed(policy: Policy, plugins: Plugins) -> Plugins:
+    """Without the backends that serve only who names them, and that nobody has named."""
+
+    def is_shown(spec: BackendSpec) -> bool:
+        return any(is_automatic(spec, kind, policy) for kind in spec.device_kinds)
+
+    return Plugins(
+        tuple(
+            replace(record, backends=tuple(filter(is_shown, record.backends)))
+            for record in plugins.records
+        )
     )
 
 
@@ -83,9 +105,10 @@ def _usable(
                     found.setdefault(device.index, []).append((spec.name, device))
         for rank, index in enumerate(sorted(found)):
             backends = tuple(name for name, _ in found[index])
-            is_automatic = rank == 0 and kind in policy.device_order and not has_automatic
-            has_automatic = has_automatic or is_automatic
-            yield ListedDevice(found[index][0][1], backends, is_automatic)
+            may_be = any(is_automatic(plugins.backends[name], kind, policy) for name in backends)
+            is_chosen = rank == 0 and may_be and kind in policy.device_order and not has_automatic
+            has_automatic = has_automatic or is_chosen
+            yield ListedDevice(found[index][0][1], backends, is_chosen)
 
 
 def _unusable(

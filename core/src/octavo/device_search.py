@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from octavo.catalog import CATALOG, entry_for_backend, entry_for_kind
 from octavo.errors import DeviceError
@@ -12,14 +12,21 @@ from octavo.probing import PROBE_TIMEOUT_S, RunningProbe
 from octavo.spec import BackendSpec, DeviceInfo
 from octavo.suggest import choices, did_you_mean
 
-__all__ = ["DeviceSearch", "order_backends", "remedy_for_kind"]
+__all__ = ["DeviceSearch", "is_automatic", "order_backends", "remedy_for_kind"]
 
 
 def order_backends(kind: str, policy: Policy, plugins: Plugins) -> list[BackendSpec]:
     """The backends for a device kind: as plugins.toml orders them, then the others by name."""
     rank = {name: place for place, name in enumerate(policy.backend_order.get(kind, ()))}
     serving = [spec for spec in plugins.backends.values() if kind in spec.device_kinds]
-    return sorted(serving, key=lambda spec: (rank.get(spec.name, len(rank)), spec.name))
+    return sorted(
+        serving, key=lambda spec: (rank.get(spec.name, len(rank)), not spec.automatic, spec.name)
+    )
+
+
+def is_automatic(spec: BackendSpec, kind: str, policy: Policy) -> bool:
+    """Whether ``auto`` may choose a backend for a device kind: on its own, or as policy has it."""
+    return spec.automatic or spec.name in policy.backend_order.get(kind, ())
 
 
 def remedy_for_kind(kind: str) -> str:
@@ -40,7 +47,25 @@ class DeviceSearch:
 
     def devices(self, kind: str) -> Iterator[tuple[BackendSpec, DeviceInfo]]:
         """Usable devices of a kind: backends in order, devices by index. Probes as it goes."""
-        specs = self._serving(kind)
+        return self._devices_of(kind, self._serving(kind))
+
+    def automatic_devices(self) -> Iterator[tuple[BackendSpec, DeviceInfo]]:
+        """Usable devices that ``auto`` may choose, the best first. Probes as it goes."""
+        for kind in self._automatic_kinds():
+            serving = self._serving(kind)
+            specs = [spec for spec in serving if self._pinned or self._is_automatic(spec, kind)]
+            if specs or not serving:
+                yield from self._devices_of(kind, specs)
+            for spec in serving if not specs else ():
+                reason = f"serves who names it, which [devices] {kind} of plugins.toml does not"
+                self._pass_over(kind, spec, reason, None)
+
+    def _is_automatic(self, spec: BackendSpec, kind: str) -> bool:
+        return is_automatic(spec, kind, self.policy)
+
+    def _devices_of(
+        self, kind: str, specs: Sequence[BackendSpec]
+    ) -> Iterator[tuple[BackendSpec, DeviceInfo]]:
         if not specs:
             self._unserved_kinds.append(kind)
         for spec in specs:
@@ -52,7 +77,7 @@ class DeviceSearch:
             for device in sorted(devices, key=lambda device: device.index):
                 yield spec, device
 
-    def automatic_kinds(self) -> list[str]:
+    def _automatic_kinds(self) -> list[str]:
         """The policy's order; for a pinned backend its own kinds, those in the order first."""
         if self._pinned is None:
             return list(self.policy.device_order)
@@ -73,7 +98,12 @@ class DeviceSearch:
             f"plugin {record.name} of {record.distribution} is broken (see octavo plugins)"
             for record in self._plugins.broken
         ]
-        served = {kind for spec in self._plugins.backends.values() for kind in spec.device_kinds}
+        served = {
+            kind
+            for spec in self._plugins.backends.values()
+            for kind in spec.device_kinds
+            if spec.automatic
+        }
         unordered = sorted(served.difference(self.policy.device_order))
         if unordered and self._pinned is None:
             warnings.append(f"{choices(unordered)} not in [devices] order of {self.policy.path}")

@@ -90,10 +90,9 @@ def _resolve_request(request: DeviceRequest, search: DeviceSearch) -> Resolution
 
 
 def _resolve_automatically(search: DeviceSearch) -> Resolution:
-    for kind in search.automatic_kinds():
-        for spec, device in search.devices(kind):
-            notes = [*search.notes(), *search.warnings()]
-            return _resolution(spec, device, "chosen by auto", notes or ["the first in order"])
+    for spec, device in search.automatic_devices():
+        notes = [*search.notes(), *search.warnings()]
+        return _resolution(spec, device, "chosen by auto", notes or ["the first in order"])
     notes = [*search.notes(), *search.warnings()] or ["there was nothing to try"]
     raise DeviceError(
         f"No device can be used: {'; '.join(notes)}. What auto tries is [devices] order of "

@@ -111,11 +111,7 @@ def _resolutions(config: EngineConfig, policy: Any, plugins: Any) -> list[Resolu
     if config.device != "auto":
         return [resolve(config.device, config.backend, policy, plugins)]
     search = DeviceSearch(policy, plugins, config.backend)
-    found = [
-        Resolution(spec, device, "present")
-        for kind in search.automatic_kinds()
-        for spec, device in search.devices(kind)
-    ]
+    found = [Resolution(spec, device, "present") for spec, device in search.automatic_devices()]
     return found or [resolve("auto", config.backend, policy, plugins)]
 
 

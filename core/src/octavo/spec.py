@@ -44,6 +44,9 @@ class BackendSpec:
     probe: Callable[[], Probe]
     load: Callable[[int, Mapping[str, Any]], Backend]  # (device index, options)
     api_version: int
+    automatic: bool = True
+    """False for what is no hardware, such as a device for tests: it serves who names it, and
+    plugins.toml may name it; ``auto`` and the listings pass it over without a word."""
 
 
 @dataclass(frozen=True)

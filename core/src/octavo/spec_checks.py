@@ -52,6 +52,7 @@ _FIELD_CHECKS: dict[type, dict[str, Check]] = {
         "summary": _TEXT_CHECK,
         "probe": _CALLABLE_CHECK,
         "load": _CALLABLE_CHECK,
+        "automatic": ("True or False", lambda value: isinstance(value, bool)),
     },
     AttentionSpec: {
         "name": _NAME_CHECK,

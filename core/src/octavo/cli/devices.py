@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from octavo.cli.listing import (
     AsJson,
@@ -17,7 +19,13 @@ from octavo.device_listing import DeviceListing, ListedDevice, list_devices
 __all__ = ["devices"]
 
 
-def devices(as_json: AsJson = False, plugins_file: PluginsFile = None) -> None:
+def devices(
+    as_json: AsJson = False,
+    plugins_file: PluginsFile = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="List what is no hardware, too, such as the fake device.")
+    ] = False,
+) -> None:
     """Show the devices that can run a model here, and who serves them.
 
     Also what is missing, with the line that mends it, and what is broken, with the reason.
@@ -28,10 +36,12 @@ def devices(as_json: AsJson = False, plugins_file: PluginsFile = None) -> None:
       octavo devices
 
       octavo devices --json
+
+      octavo devices --all
     """
     with plugin_output_to_stderr():
         policy, plugins = installed(plugins_file)
-        listing = list_devices(policy, plugins)
+        listing = list_devices(policy, plugins, everything=everything)
     if as_json:
         print_json(_record(listing, policy.path))
     else:

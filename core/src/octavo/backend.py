@@ -42,9 +42,18 @@ class Capabilities:
     """Padded sequence counts; empty means exact shapes."""
     collectives: tuple[str, ...] = ()
     batch_invariant: bool = False
-    """A request's logits are bitwise the same alone and in any batch."""
+    """A request's logits are the same to the last bit alone and in any batch, whoever came first,
+    wherever its blocks lie, and whether its prompt was computed at once, cut into chunks at any
+    token, or found in the prefix cache, and the request preempted, swapped or forked on the way.
+
+    So what an op computes for one token may depend on that token and its sequence only: a matrix
+    product must not choose its order of summation by the number of rows, nor attention by the
+    number of queries, sequences or cached blocks."""
     host_swap: bool = False
     """``make_kv(..., on_host=True)`` and ``copy_blocks`` between host and device work."""
+    reads_weights: bool = True
+    """False for a device that computes nothing and looks at a weight's shape and dtype only: Octavo
+    reads no weight then, and hands over arrays of the right shape that take no memory."""
 
 
 @dataclass(frozen=True)

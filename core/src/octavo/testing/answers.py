@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from octavo.engine_loader import LoadedEngine
     from octavo.outputs import Logprob, RequestOutput
 
-__all__ = ["Answer", "generate", "greedy"]
+__all__ = ["Answer", "answers_of", "generate", "greedy", "run_all"]
 
 _MAX_STEPS = 10_000  # far more than tiny requests take: an engine that never ends is at fault
 
@@ -43,36 +43,48 @@ def generate(
     loaded: LoadedEngine,
     prompts: Sequence[Sequence[int]],
     params: SamplingParams | Sequence[SamplingParams] | None = None,
+    *,
+    steps_apart: int = 0,
 ) -> list[Answer]:
     """All prompts together, each to its end; with n > 1, n answers in a row for each.
 
-    ``params`` are for all prompts, or one for each; None is ``greedy()``.
+    ``params`` are for all prompts, or one for each; None is ``greedy()``. Each prompt comes
+    ``steps_apart`` steps after the one before it.
     Raises RuntimeError if the engine still has requests after ten thousand steps.
     """
     if params is None or isinstance(params, SamplingParams):
         params = [params or greedy()] * len(prompts)
     engine = loaded.engine
+    outputs: dict[str, RequestOutput] = {}
     for index, (prompt, prompt_params) in enumerate(zip(prompts, params, strict=True)):
         engine.add_request(str(index), list(prompt), prompt_params)
-    outputs = _run(engine)
-    return [answer for index in range(len(prompts)) for answer in _answers(outputs[str(index)])]
+        for _ in range(steps_apart):
+            outputs.update({output.request_id: output for output in engine.step()})
+    outputs.update(*run_all([engine]))
+    return [answer for index in range(len(prompts)) for answer in answers_of(outputs[str(index)])]
 
 
-def _run(engine: Engine) -> dict[str, RequestOutput]:
-    """Step until nothing is left; the last output of each request."""
-    outputs = {}
+def run_all(engines: Sequence[Engine]) -> list[dict[str, RequestOutput]]:
+    """Let the engines take turns, step by step, until none has anything left to do.
+
+    The last output of each request by its id, for each engine. Raises RuntimeError as ``generate``.
+    """
+    outputs: list[dict[str, RequestOutput]] = [{} for _ in engines]
     for _ in range(_MAX_STEPS):
-        if not engine.has_unfinished_requests:
+        if not any(engine.has_unfinished_requests for engine in engines):
             return outputs
-        for output in engine.step():
-            outputs[output.request_id] = output
+        for engine, last in zip(engines, outputs, strict=True):
+            if engine.has_unfinished_requests:
+                last.update({output.request_id: output for output in engine.step()})
+    num_unfinished = sum(engine.num_unfinished_requests for engine in engines)
     raise RuntimeError(
-        f"{engine.num_unfinished_requests} requests are unfinished after {_MAX_STEPS} steps; "
-        "requests of a few tokens must have ended."
+        f"{num_unfinished} requests are unfinished after {_MAX_STEPS} steps; requests of a few "
+        "tokens must have ended."
     )
 
 
-def _answers(output: RequestOutput) -> list[Answer]:
+def answers_of(output: RequestOutput) -> list[Answer]:
+    """The n answers of one finished request."""
     prompt = zip(output.prompt_token_ids, output.prompt_logprobs or (), strict=False)
     prompt_logprobs = tuple(entry[token].logprob for token, entry in prompt if entry is not None)
     return [

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from octavo.testing.check import SECTIONS, Check
-from octavo.testing.checks import contract
+from octavo.testing.checks import contract, invariance, randomness
 
 __all__ = ["CHECKS"]
 
-_MODULES: tuple[tuple[Check, ...], ...] = (contract.CHECKS,)
+_MODULES: tuple[tuple[Check, ...], ...] = (
+    contract.CHECKS,
+    invariance.CHECKS,
+    randomness.CHECKS,
+)
 
 CHECKS: tuple[Check, ...] = tuple(
     sorted(

@@ -11,6 +11,7 @@ from harness import TinyBackend
 
 from octavo.errors import ModelLoadError
 from octavo.loading.dummy import DummySource
+from octavo.loading.hollow_weights import HollowWeightLoader
 from octavo.loading.tensors import QuantizedTensor
 from octavo.loading.weights import CheckpointWeightLoader
 from octavo.models.counting import tensor_shapes
@@ -258,6 +259,49 @@ def test_a_source_without_shapes_fills_the_same_model(name):
     assert weights.embedding.shape == (64, 32)
     assert sum(steps) == model.num_parameters * 4
     assert loader.unused() == []
+
+
+class ShapesOf(TinyBackend):
+    """Notes what it is handed: shapes and dtypes, in the order of the calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def put(self, array, dtype=None):
+        self.seen.append((array.shape, dtype or array.dtype.name))
+        return array
+
+    def put_linear(self, weight, bias, dtype):
+        self.seen.append((weight.shape, None if bias is None else bias.shape, dtype))
+        return weight
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_device_that_reads_no_weights_gets_their_shapes(name):
+    model = MODELS[name]()
+    tensors = {key: random(*shape) for key, shape in tensor_shapes(model).items()}
+    real, hollow, steps = ShapesOf(), ShapesOf(), []
+    model.load(CheckpointWeightLoader(DictSource(tensors), real, "float32"))
+    source = DictSource(tensors)
+    loader = HollowWeightLoader(source, hollow, "float32", on_bytes=steps.append)
+    model.load(loader)
+
+    assert hollow.seen == real.seen
+    assert source.reads == []
+    assert loader.unused() == []
+    assert sum(steps) == model.num_parameters * 4
+
+
+def test_hollow_weights_take_no_memory_and_are_checked():
+    source = DictSource({"a.weight": random(6, 4)})
+    loader = HollowWeightLoader(source, ShapesOf(), "float32")
+    weight = loader.linear("a", in_features=4, out_features=[6])
+    assert weight.strides == (0, 0)
+    with pytest.raises(ModelLoadError, match="has shape"):
+        loader.linear("a", in_features=4, out_features=[7])
+    with pytest.raises(ModelLoadError, match="has no tensor"):
+        loader.vector("b", 4)
 
 
 class ForgetfulBackend(TinyBackend):

@@ -21,7 +21,15 @@ _METHODS = tuple(
     if inspect.isfunction(member) and not name.startswith("_")
 )
 _COMPUTE_DTYPES = frozenset({"float64", "float32", "float16", "bfloat16"})
-_FLAGS = ("sliding_window", "soft_cap", "sinks", "asynchronous", "batch_invariant", "host_swap")
+_FLAGS = (
+    "sliding_window",
+    "soft_cap",
+    "sinks",
+    "asynchronous",
+    "batch_invariant",
+    "host_swap",
+    "reads_weights",
+)
 _BUCKETS = ("token_buckets", "seq_buckets")
 _TEXTS = ("dtypes", "kv_dtypes", "quantization", "collectives")
 

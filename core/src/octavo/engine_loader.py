@@ -296,6 +296,7 @@ def eos_token_ids(
 def _load_weights(
     config: EngineConfig, checkpoint: Checkpoint, model: Model, backend: Backend, dtype: str
 ) -> Weights:
+    from octavo.loading.hollow_weights import HollowWeightLoader
     from octavo.loading.progress import load_progress
     from octavo.loading.weights import CheckpointWeightLoader
 
@@ -303,7 +304,8 @@ def _load_weights(
     with load_progress(
         model.num_parameters * item_bytes, checkpoint.name, quiet=config.quiet
     ) as on_bytes:
-        loader = CheckpointWeightLoader(checkpoint.tensors, backend, dtype, on_bytes=on_bytes)
+        kind = CheckpointWeightLoader if backend.caps.reads_weights else HollowWeightLoader
+        loader = kind(checkpoint.tensors, backend, dtype, on_bytes=on_bytes)
         weights = model.load(loader)
     unused = loader.unused()
     if unused:

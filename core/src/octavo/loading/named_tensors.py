@@ -36,6 +36,10 @@ class NamedTensors:
         """The tensor in ``dtype``; ModelLoadError if it is missing or of another shape."""
         return self._source.read(self._find(name, shape), dtype, out)
 
+    def expect(self, name: str, shape: tuple[int, ...]) -> None:
+        """What ``read`` checks, without reading."""
+        self._find(name, shape)
+
     def quantized(self, name: str, shape: tuple[int, int]) -> QuantizedTensor | None:
         """The tensor as it is packed, or None where it is not."""
         return self._source.quantized(self._find(name, shape))
@@ -82,6 +86,9 @@ class ShapedTensors:
     ) -> NDArray[Any]:
         """The tensor in this shape and ``dtype``."""
         return self._source.read_shaped(name, shape, dtype, out)
+
+    def expect(self, name: str, shape: tuple[int, ...]) -> None:
+        """Nothing: every tensor is there, in whatever shape."""
 
     def quantized(self, name: str, shape: tuple[int, int]) -> None:
         """Nothing: made-up tensors are not packed."""

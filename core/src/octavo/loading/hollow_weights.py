@@ -1,0 +1,52 @@
+"""Weights without values, for a device that looks at their shapes only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.loading.dtypes import numpy_dtype
+from octavo.loading.weights import CheckpointWeightLoader
+
+if TYPE_CHECKING:
+    from octavo.ops.protocol import Array
+
+__all__ = ["HollowWeightLoader"]
+
+
+class HollowWeightLoader(CheckpointWeightLoader):
+    """Checks names and shapes as if it read the weights; hands over zeros that take no memory.
+
+    A model of any size is loaded at once (``Capabilities.reads_weights`` is False).
+    """
+
+    def vector(self, name: str, size: int, *, offset: float = 0.0) -> Array:  # noqa: ARG002
+        """A 1-D weight of the right size."""
+        return self._backend.put(self._read(name, (size,)))
+
+    def _read(
+        self, name: str, shape: tuple[int, ...], out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        del out  # never given: _stacked, which gives it, is overridden
+        self._tensors.expect(name, shape)
+        self._count(shape)
+        return self._hollow(shape)
+
+    def _stacked(self, names: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> NDArray[Any]:
+        for name, shape in zip(names, shapes, strict=True):
+            self._read(name, shape)
+        return self._hollow((sum(shape[0] for shape in shapes), *shapes[0][1:]))
+
+    def _transposed(self, names: Sequence[str], shapes: Sequence[tuple[int, int]]) -> NDArray[Any]:
+        for name, shape in zip(names, shapes, strict=True):
+            self._read(name, shape[::-1])
+        return self._hollow((sum(shape[0] for shape in shapes), shapes[0][1]))
+
+    def _packed(self, names: Sequence[str], shapes: Sequence[tuple[int, int]]) -> None:
+        """Never: what is packed has a size of its own, and there is nothing to unpack."""
+
+    def _hollow(self, shape: tuple[int, ...]) -> NDArray[Any]:
+        return np.broadcast_to(np.zeros((), numpy_dtype(self._dtype)), shape)

@@ -14,7 +14,7 @@ DISTRIBUTIONS := core $(patsubst %/pyproject.toml,%,$(wildcard backends/*/pyproj
 MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
 ORACLES := torch transformers accelerate jax gguf sentencepiece $(if $(filter Windows_NT,$(OS)),,mlx)
 
-.PHONY: help demo test test-all lint format bench clean clean-env
+.PHONY: help demo test test-all lint format matrix bench clean clean-env
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ lint: $(VENV)/lint.stamp ## Check style, formatting, types and import rules
 format: $(VENV)/lint.stamp ## Format, and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+matrix: $(VENV)/run.stamp ## Write docs/support-matrix.md from what the conformance suite finds
+	$(BIN)/python scripts/support_matrix.py
 
 bench: $(VENV)/test.stamp ## Run the quick benchmarks; docs/benchmarks.md has the long ones
 	@$(BIN)/python scripts/fetch_model.py

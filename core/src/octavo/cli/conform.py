@@ -54,7 +54,7 @@ def conform(
     ] = None,
     stop_at_first: Annotated[bool, typer.Option("-x", help="Stop at the first failure.")] = False,
     timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds that one case, or loading, may take.")
+        float, typer.Option(min=0.1, help="Seconds that one case may take.")
     ] = 120.0,
     list_only: Annotated[
         bool, typer.Option("--list", help="List the checks; with NAME, the cases.")

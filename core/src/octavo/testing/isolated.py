@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["IsolatedSubject", "ListedCase", "Opened"]
 
 _END_LIMIT_S = 10.0
+_SETUP_LIMIT_S = 120.0  # to import, probe, load and list, however little a case may take
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,10 @@ class Opened:
 
 
 class IsolatedSubject:
-    """Lists and runs cases. ``arguments`` are those of the worker's request ``open``."""
+    """Lists and runs cases, each for ``limit_s`` at most.
+
+    ``arguments`` are those of the worker's request ``open``.
+    """
 
     def __init__(
         self, arguments: Mapping[str, Any], limit_s: float, on_output: Callable[[str], object]
@@ -150,7 +154,9 @@ class IsolatedSubject:
             self._start()
         assert self._worker is not None
         try:
-            return self._worker.ask(self._limit_s, doing, **request)
+            is_case = request["do"] == "run"
+            limit_s = self._limit_s if is_case else max(self._limit_s, _SETUP_LIMIT_S)
+            return self._worker.ask(limit_s, doing, **request)
         except WorkerDeathError:
             self.kill()
             raise

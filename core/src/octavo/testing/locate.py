@@ -35,17 +35,25 @@ def locate(subject: Subject, look: str) -> str:
 
 def _places(subject: Subject, owner: str, name: str) -> Iterator[str]:
     if owner == "spec":
-        member = getattr(subject.spec, name)
+        place = place_of(getattr(subject.spec, name))
     elif not subject.is_loaded:
         return
     elif owner == "ops":
-        member = getattr(subject.ops, name)
+        place = place_of(getattr(subject.ops, name))
     else:
-        # Off the class: reading a property would run it.
-        member = inspect.getattr_static(type(subject.backend), name)
-    place = place_of(member)
+        place = _place_of_member(type(subject.backend), name)
     if place is not None:
         yield place
+
+
+def _place_of_member(backend: type, name: str) -> str | None:
+    """A method or property; the class, where the member is mere data."""
+    # Off the class: reading a property of an object would run it.
+    member = inspect.getattr_static(backend, name, None)
+    place = place_of(member)
+    if place is None and "__init__" in vars(backend):
+        place = place_of(vars(backend)["__init__"])
+    return place
 
 
 def place_of(member: Any) -> str | None:
@@ -55,11 +63,10 @@ def place_of(member: Any) -> str | None:
     function = inspect.unwrap(getattr(member, "__func__", member))
     function = getattr(function, "func", function)  # functools.partial
     code = getattr(function, "__code__", None)
-    module = inspect.getmodule(function)
-    if code is None or module is None:
+    if code is None:
         return None
-    path = PurePath(code.co_filename)
-    depth = module.__name__.count(".") + (2 if path.stem == "__init__" else 1)
+    path, module = PurePath(code.co_filename), function.__module__
+    depth = module.count(".") + (2 if path.stem == "__init__" else 1)
     file = "/".join(path.parts[-depth:])
-    note = " (Octavo's portable default)" if module.__name__.startswith(_PORTABLE) else ""
+    note = " (Octavo's portable default)" if module.startswith(_PORTABLE) else ""
     return f"{file}:{code.co_firstlineno} {function.__qualname__}{note}"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_CHECKS", "DEFAULT_LIMIT_S", "SuiteRequest", "SuiteRun", "load_checks"]
 
 DEFAULT_LIMIT_S = 120.0
-"""How long one case, or loading the backend, may take."""
+"""How long one case may take."""
 
 DEFAULT_CHECKS = "octavo.testing.checks:CHECKS"
 

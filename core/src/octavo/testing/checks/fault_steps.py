@@ -87,7 +87,7 @@ def _check_nan(subject: Subject, _value: None) -> None:
     after = "While another request computed NaN (its prompt holds a token whose embedding is NaN)"
     with FaultyEngine.open(subject, fault) as faulty:
         finished = faulty.serve({**MARKED, **chosen_requests(subject)})
-        _expect_error(finished.outputs["marked"], "NaN", after, look)
+        _expect_error(finished.outputs["marked"], "hold NaN", after, look)
         expect_undisturbed(subject, finished.outputs, after, look)
         after = "After a request had computed NaN, whose blocks are used again"
         expect_undisturbed(subject, faulty.serve(chosen_requests(subject)).outputs, after, look)

@@ -6,12 +6,14 @@ and work with compiled steps as well:
 * ``step`` is the compiled step, which has run when its fault strikes: what it was given is used up;
 * ``model`` is the function handed to ``compile``: its faults strike inside of the backend's own
   code, in each step or only while the step is traced, as the backend has it;
-* ``nan`` is a fault of ``put``: one token's row of the embedding table turns NaN on its way to the
-  device, so that whoever has this token in its prompt computes NaN, and stores it as K and V.
+* ``nan`` as a fault of ``put``: one token's row of the embedding table turns NaN on its way to the
+  device, so that whoever has this token in its prompt computes NaN, and stores it as K and V;
+* ``nan`` as a fault of ``step``: the step says of each row it sampled that its logits held NaN.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import threading
 from collections import Counter
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from octavo.backend import Backend, Capabilities, MemoryInfo
     from octavo.batch import StepBatch
     from octavo.kv import KVSpec
-    from octavo.ops.protocol import Array, Cache, LinearWeight, Ops
+    from octavo.ops.protocol import Array, Cache, LinearWeight, Ops, SampleResult
 
 __all__ = ["FaultyBackend", "InjectedError", "InjectedFault"]
 
@@ -50,7 +52,9 @@ class InjectedFault:
     times: int | None = 1
     """At so many calls in a row; None: at all that follow."""
     token_id: int | None = None
-    """Only in steps whose batch holds this token; with ``nan``, the token."""
+    """Only in steps whose batch holds this token; with ``nan`` in ``put``, the token."""
+    seconds: float | None = None
+    """How long a hang lasts; the call goes on then. None: until ``release``."""
 
     @property
     def message(self) -> str:
@@ -142,9 +146,9 @@ class FaultyBackend:
         compiled = self._backend.compile(model)
 
         def run(*arguments: Any) -> Any:
-            results = compiled(*arguments)
+            caches, sampled, prompt = compiled(*arguments)
             self._meet("step")
-            return results
+            return caches, self._with_nan_logits(sampled), prompt
 
         return run
 
@@ -171,15 +175,26 @@ class FaultyBackend:
         if fault.kind == "out_of_memory":
             raise MemoryError(f"{fault.message}: out of memory")
         if fault.kind == "hang":
-            self._released.wait(_LONGEST_HANG_S)
+            is_released = self._released.wait(fault.seconds or _LONGEST_HANG_S)
+            if fault.seconds and not is_released:
+                return
         raise InjectedError(fault.message)
 
     def _with_nan(self, array: NDArray[Any]) -> NDArray[Any]:
         """The first matrix that is put is the embedding table; one that is tied is no good here."""
         for fault in self._faults:
-            if fault.kind == "nan" and array.ndim == 2 and not self._calls[fault]:
+            is_of_put = fault.kind == "nan" and fault.member == "put"
+            if is_of_put and array.ndim == 2 and not self._calls[fault]:
                 self._calls[fault] += 1
                 self.num_struck += 1
                 array = array.copy()
                 array[fault.token_id] = np.nan
         return array
+
+    def _with_nan_logits(self, sampled: SampleResult) -> SampleResult:
+        for fault in self._faults:
+            if fault.kind == "nan" and fault.member == "step" and self._is_due(fault):
+                self.num_struck += 1
+                none_valid = np.zeros(sampled.token_ids.shape[0], np.bool_)
+                sampled = dataclasses.replace(sampled, valid=self._backend.put(none_valid))
+        return sampled

@@ -51,6 +51,7 @@ CLAIMS = {
     "collectives": "collective operations",
     "batch_invariant": "the same bits alone and in any batch",
     "host_swap": "swaps preempted requests to host memory",
+    "reads_weights": "computes with the weights it is given",
 }
 """The fields of octavo.api.Capabilities in plain words."""
 

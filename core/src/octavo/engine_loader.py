@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,10 +10,9 @@ from octavo.cache_plan import CacheLimits, CachePlan, plan_cache
 from octavo.completion import Vocabulary
 from octavo.config import EngineConfig
 from octavo.engine import Engine
-from octavo.errors import CapacityError, OctavoError, UsageError
-from octavo.isolation import describe
+from octavo.errors import CapacityError, UsageError
 from octavo.kv import group_layers
-from octavo.member_faults import naming_faults
+from octavo.member_faults import close_backend, naming_faults
 from octavo.open_device import OpenDevice, tell
 from octavo.runner import Runner
 from octavo.sampling_params import SamplingParams
@@ -29,8 +26,6 @@ if TYPE_CHECKING:
     from octavo.ops.binding import OpBinding
     from octavo.ops.protocol import Ops
     from octavo.tokenizer import Tokenizer
-
-_LOG = logging.getLogger(__name__)
 
 __all__ = ["LoadedEngine", "build_engine", "load_engine", "plan_for"]
 
@@ -66,18 +61,13 @@ class LoadedEngine:
     def close(self) -> None:
         """Release the device and the checkpoint's files.
 
-        Raises BackendError if the backend cannot; while another error is on its way, which it must
-        not hide, that is only logged. What hangs in a step may still read all this: it stays.
+        Raises BackendError if the backend cannot be closed. What hangs in a step may still read
+        all this: then it stays.
         """
-        first = sys.exc_info()[1]
         if self.engine.is_hung:
             return
         try:
-            naming_faults(self.backend, self.resolution.spec.name).close()
-        except OctavoError as error:
-            if first is None:
-                raise
-            _LOG.warning("%s", error)
+            close_backend(self.backend, self.resolution.spec.name)
         finally:
             self.engine.close()
             self.checkpoint.tensors.close()
@@ -90,11 +80,8 @@ def load_engine(config: EngineConfig, device: OpenDevice) -> LoadedEngine:
     """
     try:
         return _load_engine(config, device)
-    except BaseException as error:
-        try:
-            device.backend.close()
-        except Exception as closing:  # noqa: BLE001 - the first error is the one to show
-            error.add_note(f"close() of the backend raised as well: {describe(closing)}")
+    except BaseException:
+        close_backend(device.backend, device.resolution.spec.name)
         raise
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from octavo.cache_plan import CachePlan
 from octavo.engine_loader import choose_dtype, plan_for
 from octavo.errors import CapacityError
+from octavo.member_faults import close_backend, naming_faults
 
 if TYPE_CHECKING:
     from octavo.backend import Backend
@@ -98,7 +99,7 @@ def fit_reports(config: EngineConfig) -> list[FitReport]:
         try:
             reports.append(_report(config, checkpoint.name, resolution, model, backend))
         finally:
-            backend.close()
+            close_backend(backend, resolution.spec.name)
     checkpoint.tensors.close()
     return reports
 
@@ -118,6 +119,7 @@ def _resolutions(config: EngineConfig, policy: Any, plugins: Any) -> list[Resolu
 def _report(
     config: EngineConfig, name: str, resolution: Resolution, model: Model, backend: Backend
 ) -> FitReport:
+    backend = naming_faults(backend, resolution.spec.name)
     dtype = choose_dtype("dtype", config.dtype, backend.caps.dtypes)
     weight_bytes = model.num_parameters * _ITEM_BYTES[dtype]
     free_bytes = backend.memory().free_bytes

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import logging
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,7 +14,9 @@ from octavo.isolation import describe
 if TYPE_CHECKING:
     from octavo.backend import Backend
 
-__all__ = ["explain", "is_out_of_memory", "naming_faults"]
+__all__ = ["close_backend", "explain", "is_out_of_memory", "naming_faults"]
+
+_LOG = logging.getLogger(__name__)
 
 _MEMORY_ADVICE = {
     "put": "The weights do not fit the device: take a smaller or a quantised model, or a smaller "
@@ -72,3 +76,17 @@ def naming_faults(backend: Backend, name: str) -> Backend:
     CapacityError where memory is short, BackendError otherwise; OctavoErrors pass as they are.
     """
     return cast("Backend", _NamingFaults(backend, name))
+
+
+def close_backend(backend: Backend, name: str) -> None:
+    """Close it. Raises BackendError if it cannot be.
+
+    While another error is on its way, which must not be hidden, that is only logged.
+    """
+    first = sys.exc_info()[1]
+    try:
+        naming_faults(backend, name).close()
+    except OctavoError as error:
+        if first is None:
+            raise
+        _LOG.warning("%s", error)

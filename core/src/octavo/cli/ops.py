@@ -44,6 +44,7 @@ def ops(
     """
     # Loading a backend imports NumPy and its framework; asking for help should not.
     from octavo.devices import load_backend, resolve
+    from octavo.member_faults import close_backend
     from octavo.ops.binding import bind_ops
 
     with plugin_output_to_stderr():
@@ -55,7 +56,7 @@ def ops(
                 loaded, resolution, policy, plugins, attention_backend=attention_backend
             )
         finally:
-            loaded.close()
+            close_backend(loaded, resolution.spec.name)
     if as_json:
         place = {"kind": resolution.device.kind, "index": resolution.device.index}
         record = {"device": place, "backend": resolution.spec.name, "reason": resolution.reason}

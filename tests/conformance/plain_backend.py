@@ -150,6 +150,7 @@ class PlainBackend:
         sliding_window=True,
         soft_cap=True,
         sinks=True,
+        quantization=("gguf:Q8_0",),
         batch_invariant=True,
         host_swap=True,
     )
@@ -172,11 +173,19 @@ class PlainBackend:
         return array
 
     def put_linear(self, weight, bias, dtype):
-        if isinstance(weight, QuantizedTensor):
-            raise BackendError(f"Backend 'plain' takes no weight packed as {weight.scheme}.")
         of = dtype_named(dtype)
+        if isinstance(weight, QuantizedTensor):
+            weight = self.unpack(weight)
         bias = None if bias is None else bias.astype(of).astype(np.float32)
         return PlainLinear(weight.astype(of).astype(np.float32), bias)
+
+    def unpack(self, packed):
+        """Q8_0: runs of 32 codes of 8 bits, each behind its scale in float16."""
+        if packed.scheme != "gguf:Q8_0":
+            raise BackendError(f"Backend 'plain' takes no weight packed as {packed.scheme}.")
+        blocks = packed.data.reshape(-1, 34)
+        scales, codes = blocks[:, :2].view(np.float16), blocks[:, 2:].view(np.int8)
+        return (codes * scales.astype(np.float32)).reshape(packed.shape)
 
     def make_kv(self, spec, num_blocks, block_size, *, on_host=False):
         shape = (num_blocks * block_size, spec.num_kv_heads, spec.head_dim)

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from octavo.testing.check import SECTIONS, Check
-from octavo.testing.checks import contract, invariance, randomness
+from octavo.testing.checks import (
+    contract,
+    invariance,
+    ops_activation,
+    ops_attention,
+    ops_linear,
+    ops_norm,
+    ops_rope,
+    ops_rows,
+    randomness,
+)
 
 __all__ = ["CHECKS"]
 
 _MODULES: tuple[tuple[Check, ...], ...] = (
     contract.CHECKS,
+    ops_rows.CHECKS,
+    ops_norm.CHECKS,
+    ops_activation.CHECKS,
+    ops_rope.CHECKS,
+    ops_linear.CHECKS,
+    ops_attention.CHECKS,
     invariance.CHECKS,
     randomness.CHECKS,
 )

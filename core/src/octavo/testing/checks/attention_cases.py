@@ -1,0 +1,217 @@
+"""The steps that attention is checked over: a table for each thing that a kernel may get wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.testing.checks.attention_run import AttentionCase
+from octavo.testing.paged_step import DTYPES, PagedCase
+
+if TYPE_CHECKING:
+    from octavo.testing.subject import Subject
+
+__all__ = [
+    "KV_DTYPES",
+    "Rows",
+    "attend",
+    "block_edges",
+    "dtypes",
+    "head_groups",
+    "head_sizes",
+    "kv_dtypes",
+    "lengths",
+    "many_kv_heads",
+    "non_causal",
+    "scores",
+    "sinks",
+    "soft_caps",
+    "windows",
+]
+
+Rows: TypeAlias = Mapping[str, AttentionCase]
+Seqs: TypeAlias = tuple[tuple[int, int], ...]  # (tokens in the cache, tokens in this step) of each
+
+KV_DTYPES = (*DTYPES, "float8_e4m3fn", "float8_e5m2", "int8")
+_MIXED: Seqs = ((9, 1), (3, 4), (0, 6))  # a decode, a chunk of a prompt, a whole prompt
+
+
+def _block_size(subject: Subject) -> int:
+    """A claimed size; 4 where possible, as small blocks have more edges."""
+    sizes = subject.caps.block_sizes
+    return min((size for size in sizes if size >= 4), default=max(sizes))
+
+
+def _paged(subject: Subject, seqs: Seqs, **settings: Any) -> PagedCase:
+    return PagedCase(seqs, **{"block_size": _block_size(subject), **settings})
+
+
+def lengths(subject: Subject) -> Rows:
+    """Sequences of any length, prefill beside decode, tables in and out of order, padding."""
+    long = ((1100, 1), (1, 1), (40, 5))
+    cases = {
+        "one token": _paged(subject, ((0, 1),)),
+        "one prompt": _paged(subject, ((0, 13),)),
+        "odd lengths": _paged(subject, ((33, 1), (2, 37), (0, 33), (1, 1))),
+        "prefill beside decode": _paged(subject, ((0, 9), (7, 1), (5, 3), (30, 1))),
+        "24 decodes": _paged(subject, tuple((37 * i % 211, 1) for i in range(24))),
+        "long": _paged(subject, long, heads=4, kv_heads=2),
+        "long, blocks in order": _paged(subject, long, shuffled=False),
+        "a long prompt": _paged(subject, ((129, 131),), heads=4, kv_heads=1),
+        "padded tokens and sequences": _paged(subject, _MIXED, padded_tokens=3, padded_seqs=2),
+    }
+    return {label: AttentionCase(case) for label, case in cases.items()}
+
+
+def many_kv_heads(subject: Subject) -> Rows:
+    """As of models without grouped queries."""
+    rows = {}
+    for dtype in DTYPES:
+        case = _paged(subject, _MIXED, heads=12, kv_heads=12)
+        rows[f"12 KV heads {dtype}"] = AttentionCase(case, dtype)
+    return rows
+
+
+def head_groups(subject: Subject) -> Rows:
+    """Query heads for each KV head: 1, 3, 4, 8 and 16; and a model with a single KV head."""
+    heads = ((4, 4), (9, 3), (8, 2), (16, 2), (32, 2), (8, 1))
+    return {
+        f"{queries} heads on {kv_heads}": AttentionCase(
+            _paged(subject, _MIXED, heads=queries, kv_heads=kv_heads)
+        )
+        for queries, kv_heads in heads
+    }
+
+
+def head_sizes(subject: Subject) -> Rows:
+    """Those of the models there are; 80 and 96 are no powers of two."""
+    return {
+        f"head_dim {head_dim}": AttentionCase(
+            _paged(subject, ((9, 1), (3, 4)), heads=4, head_dim=head_dim)
+        )
+        for head_dim in (64, 80, 96, 128, 256)
+    }
+
+
+def block_edges(subject: Subject) -> Rows:
+    """For each claimed block size, sequences that end just before, on and just after an edge."""
+    rows = {}
+    for size in sorted(subject.caps.block_sizes):
+        decodes = ((size - 1, 1), (size, 1), (2 * size - 1, 1), (3 * size, 1))
+        prompts = ((0, size), (0, size + 1), (size - 1, 2), (size, size))
+        for label, seqs in (("decodes", decodes), ("prompts", prompts)):
+            case = PagedCase(seqs, heads=2, kv_heads=1, block_size=size)
+            rows[f"{label} in blocks of {size}"] = AttentionCase(case)
+    return rows
+
+
+def windows(subject: Subject) -> Rows:
+    """One key, a few, more than there are; what lies behind has been given back."""
+    size = _block_size(subject)
+    seqs = ((45, 30), (21, 1), (0, 11))
+    sizes = {
+        "1": 1,
+        "5": 5,
+        "a block": size,
+        "a block and one": size + 1,
+        "longer than the sequence": 100,
+    }
+    return {
+        f"window {label}": AttentionCase(_paged(subject, seqs, window=window))
+        for label, window in sizes.items()
+    }
+
+
+def soft_caps(subject: Subject) -> Rows:
+    """Caps about as large as the scores, so that they make a difference."""
+    seqs = ((21, 1), (6, 6))
+    cases = {
+        "cap 0.5": _paged(subject, seqs, soft_cap=0.5),
+        "cap 2": _paged(subject, seqs, soft_cap=2.0),
+        "cap 1, window 7": _paged(subject, seqs, soft_cap=1.0, window=7),
+    }
+    return {label: AttentionCase(case) for label, case in cases.items()}
+
+
+def sinks(subject: Subject) -> Rows:
+    """One sink for each query head."""
+    seqs = ((21, 1), (6, 6), (0, 1))
+    cases = {
+        "6 heads on 2": _paged(subject, seqs, sinks=True),
+        "8 heads on 1": _paged(subject, seqs, sinks=True, heads=8, kv_heads=1),
+        "with a window": _paged(subject, seqs, sinks=True, window=7),
+        "with a window and a soft-cap": _paged(
+            subject, seqs, sinks=True, window=7, soft_cap=2.0, padded_tokens=1, padded_seqs=1
+        ),
+    }
+    return {label: AttentionCase(case) for label, case in cases.items()}
+
+
+def non_causal(subject: Subject) -> Rows:
+    """Whole prompts that see all of themselves, as an encoder does."""
+    seqs = ((0, 13), (0, 1), (0, 40))
+    return {
+        "all keys": AttentionCase(_paged(subject, seqs, causal=False)),
+        "window 4": AttentionCase(_paged(subject, seqs, causal=False, window=4)),
+    }
+
+
+def _whole_numbers(step: float) -> Any:
+    """Numbers whose products and sums are exact, so that large scores are."""
+    return lambda values: np.rint(values.astype(np.float32) * 4) * step
+
+
+def scores(subject: Subject) -> Rows:
+    """Scores of hundreds, of either sign: exp(89) is beyond float32, and exp(-104) is 0."""
+    whole_q, whole_k = _whole_numbers(16.0), _whole_numbers(0.25)
+    rows = {}
+    for dtype in DTYPES:
+        rows[f"scores of hundreds {dtype}"] = AttentionCase(
+            _paged(subject, _MIXED), dtype, change_q=whole_q, change_k=whole_k
+        )
+    rows["every score -256"] = AttentionCase(
+        _paged(subject, _MIXED), change_q=lambda q: -64 * np.ones_like(q), change_k=np.ones_like
+    )
+    return rows
+
+
+def _about_one(values: NDArray[Any]) -> NDArray[Any]:
+    return 1 + values.astype(np.float32) / 8
+
+
+def dtypes(subject: Subject) -> Rows:
+    """Sums of hundreds of values about 1: a running sum in a narrow dtype stalls."""
+    rows = {}
+    for dtype in DTYPES:
+        rows[f"600 keys {dtype}"] = AttentionCase(
+            _paged(subject, ((600, 1),), heads=4), dtype, change_v=_about_one
+        )
+        rows[f"mixed {dtype}"] = AttentionCase(_paged(subject, _MIXED), dtype)
+    return rows
+
+
+def kv_dtypes(subject: Subject) -> Rows:
+    """Each cache dtype under each compute dtype."""
+    return {
+        f"{kv_dtype} under {dtype}": AttentionCase(
+            _paged(subject, ((40, 1), (0, 21)), kv_dtype=kv_dtype), dtype
+        )
+        for kv_dtype in KV_DTYPES
+        for dtype in DTYPES
+        if kv_dtype != dtype
+    }
+
+
+def attend(subject: Subject) -> Rows:
+    """The composite, with all that it passes on."""
+    seqs = ((21, 1), (6, 6), (0, 9))
+    cases = {
+        "mixed": _paged(subject, seqs),
+        "with sinks": _paged(subject, seqs, heads=4, kv_heads=4, sinks=True),
+        "with a window and a soft-cap": _paged(subject, seqs, window=7, soft_cap=2.0),
+        "one decode": _paged(subject, ((12, 1),)),
+    }
+    return {label: AttentionCase(case, op="attend") for label, case in cases.items()}

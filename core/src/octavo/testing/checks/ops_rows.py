@@ -1,0 +1,62 @@
+"""Checks of the ops that move rows: embed, take_rows, all_reduce."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from octavo.testing.check import Check
+from octavo.testing.checks.op_cases import op_check
+from octavo.testing.feed import Feed
+
+__all__ = ["CHECKS"]
+
+_LARGE_VOCABULARY = 70_000  # more than 16 bits can tell apart; real ones reach 260,000
+
+
+def _embed(feed: Feed, token_ids: tuple[int, ...], vocab_size: int, hidden_size: int) -> None:
+    table, ids = feed.normal(vocab_size, hidden_size), np.array(token_ids, np.int32)
+    feed.expect_same("embed", feed.get("embed", ids, table), table[ids])
+
+
+def _take_rows(feed: Feed, rows: tuple[int, ...], num_rows: int, dim: int) -> None:
+    x, indices = feed.normal(num_rows, dim), np.array(rows, np.int32)
+    feed.expect_same("take_rows", feed.get("take_rows", x, indices), x[indices])
+
+
+def _all_reduce(feed: Feed, *shape: int) -> None:
+    x = feed.normal(*shape)
+    feed.expect_same("all_reduce", feed.get("all_reduce", x), x)
+
+
+CHECKS: tuple[Check, ...] = (
+    op_check(
+        "embed",
+        "each token gets its own row of the table, whatever the size of the vocabulary",
+        {
+            "first, last and repeated ids": (_embed, (10, 0, 3, 3, 10), 11, 24),
+            "ids beyond 16 bits": (
+                _embed,
+                (0, 32_767, 32_768, 65_535, 65_536, _LARGE_VOCABULARY - 1),
+                _LARGE_VOCABULARY,
+                4,
+            ),
+        },
+        float32_rows=["ids beyond 16 bits"],
+    ),
+    op_check(
+        "take_rows",
+        "rows come in the order asked for, repeated where asked for twice",
+        {
+            "in order": (_take_rows, (0, 2, 6), 7, 20),
+            "in any order and repeated": (_take_rows, (6, 0, 5, 5, 0, 6, 1), 7, 33),
+            "one of one": (_take_rows, (0,), 1, 16),
+            "300, last to first": (_take_rows, tuple(range(299, -1, -1)), 300, 8),
+        },
+        float32_rows=["300, last to first"],
+    ),
+    op_check(
+        "all_reduce",
+        "on one device it is the identity",
+        {"3x20": (_all_reduce, 3, 20), "2x3x4": (_all_reduce, 2, 3, 4)},
+    ),
+)

@@ -1,0 +1,27 @@
+"""Turns op sets and backends with one bug into mutants: the docstring says what the bug is."""
+
+from __future__ import annotations
+
+import numpy as np
+from mutant import Mutant
+from plain_backend import PlainOps, backend_with
+
+
+def float32(x):
+    """What a kernel's registers hold."""
+    return x.astype(np.float32)
+
+
+class OpMutants(list[Mutant]):
+    """The mutants of one module, in the order of their classes."""
+
+    def caught_by(self, check: str, says: str, *, only: bool = True):
+        """Decorate a subclass of PlainOps or PlainBackend that ``ops.<check>`` must catch."""
+
+        def register(broken):
+            load = backend_with(ops=broken) if issubclass(broken, PlainOps) else broken
+            about = broken.__doc__.strip()
+            self.append(Mutant(broken.__name__, about, f"ops.{check}", says, load=load, only=only))
+            return broken
+
+        return register

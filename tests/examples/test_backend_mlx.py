@@ -175,6 +175,7 @@ def test_blocks_go_to_host_and_back_bit_by_bit(backend, dtype):
     host = backend.copy_blocks(filled, host, np.array([[1, 3], [5, 2], [0, 1]], np.int32))
     back = backend.copy_blocks(host, back, np.array([[3, 2], [2, 4]], np.int32))
     back = backend.copy_blocks(back, back, np.array([[2, 1]], np.int32))  # a fork
+    back = backend.copy_blocks(back, back, np.zeros((0, 2), np.int32))
     expected = np.zeros_like(values)
     expected[[2, 4, 1]] = values[[1, 5, 1]]
     np.testing.assert_array_equal(backend.get(back.k), expected)

@@ -86,6 +86,8 @@ class PortableBackend(ABC):
 
     def copy_blocks(self, src: PortableCache, dst: PortableCache, pairs: Int32) -> PortableCache:
         """Gather, move between host and device where they differ, scatter."""
+        if not len(pairs):
+            return dst
         from_blocks, to_blocks = _padded(pairs).T
         if isinstance(src.k, np.ndarray):
             rows = map_arrays(src, lambda stored: self.put(stored[from_blocks]))

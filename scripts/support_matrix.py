@@ -21,6 +21,9 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "support-matrix.md"
 EVIDENCE = {"numpy": "runs in CI"}
 """Backend -> what the marks in its column rest on. "runs in CI": every change is held to them."""
 
+EXCLUDED = {"fake": "computes nothing: it stands in for a device in tests"}
+"""Backends of this project that have no column, and why."""
+
 HEADER = """\
 # Support matrix
 
@@ -81,7 +84,14 @@ def render(reports: Sequence[Report]) -> str:
     for report in reports:
         _check_report(report)
     notes = Notes()
-    parts = [HEADER, _backend_table(reports), "## What is claimed\n", _claims_table(reports)]
+    excluded = "\n".join(f"Not here: `{name}` {why}." for name, why in EXCLUDED.items())
+    parts = [
+        HEADER,
+        _backend_table(reports),
+        f"{excluded}\n",
+        "## What is claimed\n",
+        _claims_table(reports),
+    ]
     parts += ["## What is proved\n", LEGEND]
     for section in dict.fromkeys(check["section"] for check in _all_checks(reports)):
         parts += [f"### {section.capitalize()}\n", _section_table(section, reports, notes)]

@@ -139,6 +139,6 @@ def run_conform(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]
         cwd=site,
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=120,
         check=False,
     )

@@ -56,7 +56,7 @@ def run_pytest(site, module=MODULE, *arguments):
         cwd=site,
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=120,
         check=False,
     )
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import tomllib
 
 import pytest
+
+from octavo.plugins import load_plugins
+from octavo.policy import load_policy
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +95,16 @@ def test_two_backends_share_notes_and_rows(matrix, monkeypatch):
     assert row_of(page, "ops.rope")[2:] == ["-", "not claimed [1]"]
     assert "| other | octavo-cpu | cpu | compiles for it |" in page
     assert "| computes in | `dtypes` | float32, float16 | float32, float16 |" in page
+
+
+def test_each_backend_of_the_project_has_a_column_or_a_reason(matrix, repo_root):
+    projects = (repo_root / "backends").glob("*/pyproject.toml")
+    own = {tomllib.loads(path.read_text("utf-8"))["project"]["name"] for path in projects}
+    records = load_plugins(load_policy(repo_root / "plugins.toml")).records
+    names = {
+        spec.name for record in records if record.distribution in own for spec in record.backends
+    }
+    assert names == {*matrix.EVIDENCE, *matrix.EXCLUDED}
 
 
 def test_every_capability_has_plain_words(matrix, numpy_report):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from octavo.ops.protocol import Cache
     from octavo.testing.subject import Subject
 
-__all__ = ["DTYPES", "PagedCase", "PagedStep", "build_step", "fill_cache"]
+__all__ = ["DTYPES", "Layout", "PagedCase", "PagedStep", "build_step", "fill_cache", "pad_rows"]
 
 Floats = NDArray[Any]
 Int32 = NDArray[np.int32]
@@ -118,7 +118,7 @@ def fill_cache(subject: Subject, spec: KVSpec, k_blocks: Floats, v_blocks: Float
     batch = subject.buckets.pad_batch(batch)
     (plan,) = subject.backend.plan(batch, block_size)
     k, v = (
-        _pad_rows(blocks.reshape(num_slots, *blocks.shape[2:]), len(batch.token_ids))
+        pad_rows(blocks.reshape(num_slots, *blocks.shape[2:]), len(batch.token_ids))
         for blocks in (k_blocks, v_blocks)
     )
     if len(batch.token_ids) > num_slots:  # what pads goes to slot 0, in whatever order
@@ -133,7 +133,7 @@ def build_step(subject: Subject, case: PagedCase, dtype: str, seed: int = 0) -> 
     storage = DTYPES[dtype]
     spec = replace(case.spec, dtype=case.kv_dtype or dtype)
     poison = np.nan if spec.dtype in DTYPES else _BIG
-    layout = _Layout.of(case, rng)
+    layout = Layout.of(case, rng)
     shape = (layout.num_blocks, case.block_size, case.kv_heads, case.head_dim)
     k_cache, v_cache = (np.full(shape, poison, storage) for _ in "kv")
     dense = tuple(_random_kv(rng, case, storage, past + new) for past, new in case.seqs)
@@ -155,9 +155,9 @@ def build_step(subject: Subject, case: PagedCase, dtype: str, seed: int = 0) -> 
         dtype=dtype,
         spec=spec,
         batch=batch,
-        q=_pad_rows(q, num_rows, rng.standard_normal()),
-        k=_pad_rows(new_rows[0], num_rows, poison),
-        v=_pad_rows(new_rows[1], num_rows, poison),
+        q=pad_rows(q, num_rows, rng.standard_normal()),
+        k=pad_rows(new_rows[0], num_rows, poison),
+        v=pad_rows(new_rows[1], num_rows, poison),
         k_cache=k_cache,
         v_cache=v_cache,
         sinks=rng.standard_normal(case.heads).astype(storage) if case.sinks else None,
@@ -173,13 +173,14 @@ def _random_kv(
     return k, v
 
 
-def _pad_rows(rows: Floats, num_rows: int, value: float = 0.0) -> Floats:
+def pad_rows(rows: Floats, num_rows: int, value: float = 0.0) -> Floats:
+    """The rows with so many of ``value`` below them that they are ``num_rows``."""
     padding = np.full((num_rows - len(rows), *rows.shape[1:]), value, rows.dtype)
     return np.concatenate([rows, padding])
 
 
 @dataclass(frozen=True)
-class _Layout:
+class Layout:
     """Which physical blocks each sequence owns, and which of its keys may still be seen."""
 
     case: PagedCase
@@ -188,7 +189,8 @@ class _Layout:
     num_blocks: int
 
     @classmethod
-    def of(cls, case: PagedCase, rng: np.random.Generator) -> _Layout:
+    def of(cls, case: PagedCase, rng: np.random.Generator) -> Layout:
+        """Blocks for each sequence of a case, in a random order where it asks for one."""
         needed = [-(-(past + new) // case.block_size) for past, new in case.seqs]
         num_blocks = 1 + sum(needed) + _NUM_SPARE_BLOCKS
         order = np.arange(1, num_blocks, dtype=np.int32)
@@ -204,9 +206,11 @@ class _Layout:
 
     @property
     def num_tokens(self) -> int:
+        """Of this step, padding aside."""
         return sum(new for _, new in self.case.seqs)
 
     def slots_of(self, seq: int, positions: Int32) -> Int32:
+        """Where these positions of a sequence lie."""
         size = self.case.block_size
         slots: Int32 = self.blocks[seq][positions // size] * size + positions % size
         return slots.astype(np.int32)

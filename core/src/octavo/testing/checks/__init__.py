@@ -12,6 +12,9 @@ from octavo.testing.checks import (
     ops_norm,
     ops_rope,
     ops_rows,
+    paging,
+    paging_caches,
+    paging_copies,
     randomness,
 )
 
@@ -25,6 +28,9 @@ _MODULES: tuple[tuple[Check, ...], ...] = (
     ops_rope.CHECKS,
     ops_linear.CHECKS,
     ops_attention.CHECKS,
+    paging.CHECKS,
+    paging_copies.CHECKS,
+    paging_caches.CHECKS,
     invariance.CHECKS,
     randomness.CHECKS,
 )

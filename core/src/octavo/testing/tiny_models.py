@@ -116,7 +116,7 @@ _MODELS = (
     ),
     TinyModel(
         "llama-multi-head",
-        "a KV head for each query head, tied embeddings",
+        "a KV head for each query head; tied embeddings, so that put_linear gets what put made",
         _llama(num_key_value_heads=4, tie_word_embeddings=True),
     ),
     TinyModel(
@@ -148,7 +148,7 @@ _MODELS = (
     ),
     TinyModel(
         "qwen2",
-        "biases on query, key and value",
+        "biases on query, key and value; tied embeddings, so that put_linear gets what put made",
         _decoder("Qwen2ForCausalLM", "qwen2", tie_word_embeddings=True),
     ),
     TinyModel(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from octavo.testing.check import SECTIONS, Check
 from octavo.testing.checks import (
     contract,
+    engine,
     invariance,
     ops_activation,
     ops_attention,
@@ -33,6 +34,7 @@ _MODULES: tuple[tuple[Check, ...], ...] = (
     paging_caches.CHECKS,
     invariance.CHECKS,
     randomness.CHECKS,
+    engine.CHECKS,
 )
 
 CHECKS: tuple[Check, ...] = tuple(

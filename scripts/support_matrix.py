@@ -21,7 +21,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "support-matrix.md"
 EVIDENCE = {"numpy": "runs in CI"}
 """Backend -> what the marks in its column rest on. "runs in CI": every change is held to them."""
 
-EXCLUDED = {"fake": "computes nothing: it stands in for a device in tests"}
+EXCLUDED = {"fake": "is no hardware but a device for tests, which computes as `numpy` does"}
 """Backends of this project that have no column, and why."""
 
 HEADER = """\

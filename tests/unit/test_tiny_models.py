@@ -90,19 +90,44 @@ def test_generate_returns_what_was_asked_for():
     assert drawn[0].logprobs == drawn[0].likeliest == ()
 
 
+class Endless:
+    """An engine that never has done."""
+
+    class Runner:
+        def execute(self, schedule):
+            return schedule
+
+    def __init__(self):
+        self.runner = self.Runner()
+        self.engine = self
+        self.num_unfinished_requests = 1
+        self.has_unfinished_requests = True
+
+    def add_request(self, *_arguments):
+        pass
+
+    def step(self):
+        return []
+
+
 def test_generate_does_not_wait_for_ever():
-    class Endless:
-        num_unfinished_requests = 1
-        has_unfinished_requests = True
-
-        def add_request(self, *_arguments):
-            pass
-
-        def step(self):
-            return []
-
-    class Loaded:
-        engine = Endless()
-
+    loaded = Endless()
     with pytest.raises(RuntimeError, match="1 requests are unfinished after 10000 steps"):
-        generate(Loaded(), [[1]])
+        generate(loaded, [[1]])
+    assert "execute" not in vars(loaded.runner)
+
+
+def test_a_step_that_raises_is_a_finding_although_the_engine_recovers():
+    vector, model = family_vectors()["llama"], TINY_MODELS["llama"]
+    with NUMPY.engine(model.config, seed=vector.seed, dtype="float32") as loaded:
+        step, num_calls = loaded.engine.runner._step, []
+
+        def failing_once(*arguments):
+            num_calls.append(1)
+            if len(num_calls) == 3:
+                raise OSError("the third step fails")
+            return step(*arguments)
+
+        loaded.engine.runner._step = failing_once
+        with pytest.raises(OSError, match="the third step fails"):
+            generate(loaded, [vector.prompt])

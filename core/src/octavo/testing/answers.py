@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,20 +68,47 @@ def generate(
 def run_all(engines: Sequence[Engine]) -> list[dict[str, RequestOutput]]:
     """Let the engines take turns, step by step, until none has anything left to do.
 
-    The last output of each request by its id, for each engine. Raises RuntimeError as ``generate``.
+    The last output of each request by its id, for each engine. What a step raises is raised here,
+    although the engine would compute its requests again. RuntimeError as in ``generate``.
     """
     outputs: list[dict[str, RequestOutput]] = [{} for _ in engines]
-    for _ in range(_MAX_STEPS):
-        if not any(engine.has_unfinished_requests for engine in engines):
-            return outputs
-        for engine, last in zip(engines, outputs, strict=True):
-            if engine.has_unfinished_requests:
-                last.update({output.request_id: output for output in engine.step()})
+    raised: list[Exception] = []
+    with ExitStack() as stack:
+        for engine in engines:
+            stack.enter_context(_recorded(engine, raised))
+        for _ in range(_MAX_STEPS):
+            if not any(engine.has_unfinished_requests for engine in engines):
+                return outputs
+            for engine, last in zip(engines, outputs, strict=True):
+                if engine.has_unfinished_requests:
+                    last.update({output.request_id: output for output in engine.step()})
+            if raised:
+                raise raised[0]
     num_unfinished = sum(engine.num_unfinished_requests for engine in engines)
     raise RuntimeError(
         f"{num_unfinished} requests are unfinished after {_MAX_STEPS} steps; requests of a few "
         "tokens must have ended."
     )
+
+
+@contextmanager
+def _recorded(engine: Engine, raised: list[Exception]) -> Iterator[None]:
+    """Note what steps raise: the engine recovers from it, and a right backend does not need to."""
+    runner: Any = engine.runner
+    execute = runner.execute
+
+    def noting(schedule: Any) -> Any:
+        try:
+            return execute(schedule)
+        except Exception as error:
+            raised.append(error)
+            raise
+
+    runner.execute = noting
+    try:
+        yield
+    finally:
+        del runner.execute  # the method of the class shows again
 
 
 def answers_of(output: RequestOutput) -> list[Answer]:

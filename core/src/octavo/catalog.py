@@ -28,7 +28,7 @@ class CatalogEntry:
 
 
 CATALOG = (
-    CatalogEntry("octavo-cpu", "cpu", ("numpy",), is_released=True),
+    CatalogEntry("octavo-cpu", "cpu", ("numpy", "fake"), is_released=True),
     CatalogEntry("octavo-torch", "cpu", ("torch",), is_released=False),
     CatalogEntry("octavo-cuda", "cuda", ("cuda",), is_released=False),
     CatalogEntry("octavo-rocm", "rocm", ("rocm",), is_released=False),

@@ -1,4 +1,4 @@
-"""Registers the NumPy backend; imports no array library, so that listing devices stays quick."""
+"""Registers the NumPy backend and the fake device; light, so that listing devices stays quick."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from octavo.api import API_VERSION, Backend, BackendSpec, DeviceInfo, Probe, hookimpl, host_memory
+from octavo_cpu.fake.probe import probe as probe_fake
 
 __all__ = ["octavo_register_backends"]
 
@@ -26,9 +27,15 @@ def _load(index: int, options: Mapping[str, Any]) -> Backend:
     return NumpyBackend(index, options)
 
 
+def _load_fake(index: int, options: Mapping[str, Any]) -> Backend:
+    from octavo_cpu.fake.load import load_fake
+
+    return load_fake(index, options)
+
+
 @hookimpl
 def octavo_register_backends(register: Callable[[BackendSpec], None]) -> None:
-    """Offer the backend ``numpy`` for CPU devices."""
+    """Offer the backend ``numpy`` for CPU devices, and ``fake`` to who names it."""
     register(
         BackendSpec(
             name="numpy",
@@ -37,5 +44,16 @@ def octavo_register_backends(register: Callable[[BackendSpec], None]) -> None:
             probe=_probe,
             load=_load,
             api_version=API_VERSION,
+        )
+    )
+    register(
+        BackendSpec(
+            name="fake",
+            device_kinds=("fake",),
+            summary="No hardware: a device for tests, with memory, latency and faults as told",
+            probe=probe_fake,
+            load=_load_fake,
+            api_version=API_VERSION,
+            automatic=False,
         )
     )

@@ -54,7 +54,8 @@ class Engine:
         self._max_logprobs = max_logprobs
         self._answers = Answers(scheduler, vocabulary)
         self._recovery = Recovery(scheduler)
-        self._watchdog = None if step_timeout_s is None else Watchdog(step_timeout_s)
+        self._watchdog: Watchdog | None = None
+        self.step_timeout_s = step_timeout_s
         self._served: dict[str, ServedRequest] = {}
         self._undelivered: list[RequestOutput] = []
         self._num_requests = 0
@@ -160,6 +161,16 @@ class Engine:
             return self._advance(schedule, result, alone)
         # Out here the exception is gone, and the old caches that its traceback held with it.
         return self._recover(schedule, alone, failure)
+
+    @property
+    def step_timeout_s(self) -> float | None:
+        """Longer than this no step may take; set it lower once what compiles has compiled."""
+        return None if self._watchdog is None else self._watchdog.limit_s
+
+    @step_timeout_s.setter
+    def step_timeout_s(self, limit_s: float | None) -> None:
+        self.close()
+        self._watchdog = None if limit_s is None else Watchdog(limit_s)
 
     @property
     def is_hung(self) -> bool:

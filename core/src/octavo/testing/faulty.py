@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from octavo.kv import KVSpec
     from octavo.ops.protocol import Array, Cache, LinearWeight, Ops, SampleResult
 
-__all__ = ["FaultyBackend", "InjectedError", "InjectedFault"]
+__all__ = ["FaultKind", "FaultyBackend", "InjectedError", "InjectedFault"]
 
 FaultKind = Literal["raise", "out_of_memory", "hang", "nan"]
 _LONGEST_HANG_S = 60.0  # for the threads of checks that broke off

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from octavo.testing.check import Case, Check, CheckFailure
-from octavo.testing.faulty import InjectedFault
+from octavo.testing.faulty import FaultKind, InjectedFault
 from octavo.testing.faulty_engine import (
     LATER,
     MARKED,
     MARKED_TOKEN,
+    REQUESTS,
     FaultyEngine,
-    chosen_requests,
     expect_undisturbed,
 )
 
@@ -22,62 +22,66 @@ if TYPE_CHECKING:
 
 __all__ = ["CHECKS"]
 
-_ERRORS = {"raise": "raised", "out_of_memory": "raised MemoryError"}
-# (member, call): in the middle of a prompt, of a fork, or of decodes; "model" counts from the start
-# because a backend that traces it calls it a few times only.
-_PASSING = (("put", 30), ("get", 4), ("plan", 2), ("copy_blocks", 0), ("step", 3), ("model", 0))
-_LASTING = ("plan", "put", "get", "step", "model")
-_QUICK = (("put", "raise"), ("model", "out_of_memory"), ("copy_blocks", "raise"))
+_KINDS: tuple[FaultKind, ...] = ("raise", "out_of_memory")
+# (member, call): in the middle of a prompt, of a fork, or of decodes.
+_PASSING = (("put", 30), ("get", 4), ("plan", 2), ("copy_blocks", 0), ("step", 3))
+_LASTING = ("put", "get", "plan", "step")
+_LOOK = "backend.compile, backend.make_kv, backend.copy_blocks"
 
 
 def _passing_cases(_subject: Subject) -> Iterable[Case]:
-    for member, call in _PASSING:
-        for kind in _ERRORS:
-            fault = InjectedFault(member, kind, call)  # type: ignore[arg-type]
-            yield Case(f"{member} {kind}", fault, quick=(member, kind) in _QUICK)
+    for kind in _KINDS:
+        faults = tuple(InjectedFault(member, kind, call) for member, call in _PASSING)
+        yield Case(kind, faults, quick=kind == "raise")
+        yield Case(f"{kind} while compiled", (InjectedFault("model", kind),))
 
 
-def _check_passing(subject: Subject, fault: InjectedFault) -> None:
-    """One failed step, then all is computed again from new caches."""
+def _check_passing(subject: Subject, faults: tuple[InjectedFault, ...]) -> None:
+    """One failed step at a time, after which all is computed again from new caches."""
     with FaultyEngine.open(subject) as faulty:
-        faulty.backend.arm(fault)
-        finished = faulty.serve(chosen_requests(subject))
-        if fault.member != "model":  # which a backend that traces may never call again
+        for fault in faults:
+            faulty.arm(fault)
+            finished = faulty.serve(REQUESTS)
             faulty.expect_struck()
-        after = (
-            f"After one failed step ({fault.member} {_ERRORS[fault.kind]}), when all was computed "
-            "again in new caches"
-        )
-        look = "backend.compile, backend.make_kv, backend.copy_blocks"
-        expect_undisturbed(subject, finished.outputs, after, look)
-        faulty.backend.arm()
-        expect_undisturbed(subject, faulty.serve(LATER).outputs, after, look)
+            after = (
+                f"After one failed step ({_told(fault)}), when all was computed again in new caches"
+            )
+            expect_undisturbed(subject, finished.outputs, after, _LOOK)
+        faulty.arm()
+        expect_undisturbed(subject, faulty.serve(LATER).outputs, "After failed steps", _LOOK)
 
 
 def _lasting_cases(_subject: Subject) -> Iterable[Case]:
-    for member in _LASTING:
-        for kind in _ERRORS:
-            fault = InjectedFault(member, kind, times=None, token_id=MARKED_TOKEN)  # type: ignore[arg-type]
-            yield Case(f"{member} {kind}", fault, quick=(member, kind) == ("step", "raise"))
+    for kind in _KINDS:
+        yield Case(
+            kind,
+            tuple(
+                InjectedFault(member, kind, times=None, token_id=MARKED_TOKEN)
+                for member in _LASTING
+            ),
+            quick=kind == "raise",
+        )
 
 
-def _check_lasting(subject: Subject, fault: InjectedFault) -> None:
+def _check_lasting(subject: Subject, faults: tuple[InjectedFault, ...]) -> None:
     """Each step of one request fails, whoever is with it."""
     with FaultyEngine.open(subject) as faulty:
-        faulty.backend.arm(fault)
-        finished = faulty.serve({**MARKED, **chosen_requests(subject)})
-        after = (
-            f"While each step of another request failed ({fault.member} {_ERRORS[fault.kind]}, "
-            "caught each time, and new caches made)"
-        )
-        look = "backend.make_kv, backend.compile"
-        if faulty.engine.failure is not None:
-            raise CheckFailure(f"{after}, the engine had to stop: {faulty.engine.failure}")
-        expect_undisturbed(subject, finished.outputs, after, look)
-        if fault.member != "model" or faulty.backend.num_struck:
-            faulty.expect_struck()
-            _expect_error(finished.outputs["marked"], "fault injected", after, look)
-        expect_undisturbed(subject, faulty.serve(LATER).outputs, after, look)
+        for fault in faults:
+            faulty.arm(fault)
+            finished = faulty.serve({**MARKED, **REQUESTS})
+            after = (
+                f"While each step of another request failed ({_told(fault)}, caught each time, and "
+                "new caches made)"
+            )
+            if faulty.engine.failure is not None:
+                raise CheckFailure(f"{after}, the engine had to stop: {faulty.engine.failure}")
+            expect_undisturbed(subject, finished.outputs, after, _LOOK)
+            _expect_error(finished.outputs["marked"], "fault injected", after, _LOOK)
+            expect_undisturbed(subject, faulty.serve(LATER).outputs, after, _LOOK)
+
+
+def _told(fault: InjectedFault) -> str:
+    return f"{fault.member} raised {'MemoryError' if fault.kind == 'out_of_memory' else 'an error'}"
 
 
 def _check_nan(subject: Subject, _value: None) -> None:
@@ -86,11 +90,11 @@ def _check_nan(subject: Subject, _value: None) -> None:
     look = "ops.sample, ops.paged_attention, backend.compile"
     after = "While another request computed NaN (its prompt holds a token whose embedding is NaN)"
     with FaultyEngine.open(subject, fault) as faulty:
-        finished = faulty.serve({**MARKED, **chosen_requests(subject)})
+        finished = faulty.serve({**MARKED, **REQUESTS})
         _expect_error(finished.outputs["marked"], "hold NaN", after, look)
         expect_undisturbed(subject, finished.outputs, after, look)
         after = "After a request had computed NaN, whose blocks are used again"
-        expect_undisturbed(subject, faulty.serve(chosen_requests(subject)).outputs, after, look)
+        expect_undisturbed(subject, faulty.serve(REQUESTS).outputs, after, look)
 
 
 def _expect_error(output: RequestOutput, words: str, after: str, look: str) -> None:

@@ -13,9 +13,10 @@ from octavo.testing.family_answers import Precision
 from octavo.testing.faulty_engine import (
     LATER,
     MARKED_TOKEN,
+    REQUESTS,
     FaultyEngine,
+    Finished,
     Requests,
-    chosen_requests,
     expect_undisturbed,
 )
 
@@ -26,7 +27,8 @@ __all__ = ["CHECKS"]
 
 _NUM_AT_ONCE = 36  # rows in a step
 _NUM_ACCEPTED = 44
-_NUM_STEPS_TO_DECODE = 4
+_NUM_CROWD_TOKENS = 8
+_NUM_STEPS_TO_DECODE = 5
 _NUM_STEPS_TO_SWAP = 200
 _BLOCK_SIZES = range(8, 65)
 _NUM_TIGHT_BLOCKS = 4  # for three requests that come to need two each
@@ -34,31 +36,27 @@ _NUM_WAVE_TOKENS = 6
 
 
 def _check_overload(subject: Subject, _value: None) -> None:
-    """Many copies of a few requests in one engine; a bounded queue refuses the rest."""
-    kinds = [("later", LATER["later"]), ("greedy", chosen_requests(subject)["greedy"])]
+    """Many copies of two requests in one engine; a bounded queue refuses the rest."""
+    params = replace(LATER["later"][1], max_tokens=_NUM_CROWD_TOKENS)
+    kinds: Requests = {"even": ([9, 8, 7], params), "odd": ([201, 3, 5], params)}
     with FaultyEngine.open(
-        subject,
-        max_num_seqs=_NUM_AT_ONCE,
-        max_num_batched_tokens=256,
-        max_num_waiting=_NUM_ACCEPTED,
+        subject, max_num_seqs=_NUM_AT_ONCE, max_num_batched_tokens=64, max_num_waiting=_NUM_ACCEPTED
     ) as faulty:
-        copies: Requests = {
-            f"{name} {number}": request
-            for number in range(_NUM_ACCEPTED)
-            for name, request in [kinds[number % len(kinds)]]
-        }
-        faulty.add(copies)
+        calm = faulty.serve(kinds)
+        kind_of = {f"{i}": "odd" if i % 2 else "even" for i in range(_NUM_ACCEPTED)}
+        faulty.add({request_id: kinds[kind] for request_id, kind in kind_of.items()})
         try:
-            faulty.add({"one too many": LATER["later"]})
+            faulty.add({"one too many": kinds["even"]})
         except QueueFullError:
             pass
         else:
             raise CheckFailure(f"A queue of {_NUM_ACCEPTED} took one more request.")
         outputs = faulty.finish().outputs
+    after = f"With {_NUM_AT_ONCE} requests in a step, of which this is one"
+    look = "backend.plan, ops.paged_attention"
     for request_id, output in outputs.items():
-        name = request_id.partition(" ")[0]
-        after = f"With up to {_NUM_AT_ONCE} requests in a step, of which this is a copy"
-        expect_undisturbed(subject, {name: output}, after, "backend.plan, ops.paged_attention")
+        calm.outputs[request_id] = calm.outputs[kind_of[request_id]]
+        expect_undisturbed(subject, {request_id: output}, after, look, calm)
 
 
 def _abort_cases(subject: Subject) -> Iterable[Case]:
@@ -75,9 +73,9 @@ def _abort(subject: Subject, case: Callable[[Subject], None]) -> None:
 
 
 def _abort_in_prefill(subject: Subject) -> None:
-    long = (range(100, 160), LATER["later"][1])  # several chunks
+    long = (range(100, 114), LATER["later"][1])  # several chunks
     with FaultyEngine.open(subject) as faulty:
-        faulty.add({"aborted": long, **chosen_requests(subject)})
+        faulty.add({"aborted": long, **REQUESTS})
         faulty.engine.step()
         faulty.engine.abort(["aborted"])
         _expect_others(subject, faulty, "After a request was aborted in the midst of its prompt")
@@ -85,10 +83,10 @@ def _abort_in_prefill(subject: Subject) -> None:
 
 def _abort_in_decode(subject: Subject) -> None:
     with FaultyEngine.open(subject) as faulty:
-        faulty.add(chosen_requests(subject))
+        faulty.add(REQUESTS)
         for _ in range(_NUM_STEPS_TO_DECODE):
             faulty.engine.step()
-        faulty.engine.abort(["greedy"])
+        faulty.engine.abort(["short"])
         _expect_others(subject, faulty, "After a request was aborted in the midst of its answer")
 
 
@@ -102,8 +100,6 @@ def _abort_while_swapped(subject: Subject) -> None:
     """Its blocks on the host are never read back, and are used again by the next request."""
     block_size = _swap_block_size(subject) or 0
     first, second = _wave(block_size, first_token=1), _wave(block_size, first_token=101)
-    with FaultyEngine.open(subject) as calm:
-        expected = calm.serve(second)
     bytes_per_token = KVSpec("full", 2, 16, Precision.best(subject.caps).kv_dtype).bytes_per_token
     with FaultyEngine.open(
         subject,
@@ -112,9 +108,11 @@ def _abort_while_swapped(subject: Subject) -> None:
         kv_cache_memory_bytes=(_NUM_TIGHT_BLOCKS + 1) * block_size * 2 * bytes_per_token,
         preemption_mode="swap",
         swap_space=_NUM_TIGHT_BLOCKS * block_size * 2 * bytes_per_token / (1 << 30),
-        max_num_batched_tokens=4 * block_size,
         enable_prefix_caching=False,
     ) as faulty:
+        calm = Finished()
+        for name, request in second.items():  # one at a time there are blocks for all
+            calm.outputs.update(faulty.serve({name: request}).outputs)
         faulty.add(first)
         _step_until_swapped(faulty)
         faulty.engine.abort(list(first))
@@ -123,7 +121,7 @@ def _abort_while_swapped(subject: Subject) -> None:
         _step_until_swapped(faulty)
         after = "After a request was aborted while its blocks were on the host, and others came"
         found = faulty.finish().outputs
-    expect_undisturbed(subject, found, after, "backend.copy_blocks", expected)
+    expect_undisturbed(subject, found, after, "backend.copy_blocks", calm)
 
 
 def _swap_block_size(subject: Subject) -> int | None:

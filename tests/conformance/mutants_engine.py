@@ -60,7 +60,7 @@ class TiedTablePrepared(PlainBackend):
 class Compiled(PlainBackend):
     """A right backend that compiles: it runs the Python step once for each key."""
 
-    caps = with_caps(token_buckets=(16, 64), seq_buckets=(4, 16))
+    caps = with_caps(token_buckets=(8, 32), seq_buckets=(4, 16))
 
     def compile(self, step):
         keys = set()

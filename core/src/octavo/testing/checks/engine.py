@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from octavo.testing.checks.engine_compilation import COMPILATION
 from octavo.testing.checks.engine_families import FAMILIES
-from octavo.testing.checks.engine_lifetimes import RELEASE, SEVERAL
 from octavo.testing.checks.engine_long_run import LONG_RUN
 from octavo.testing.checks.engine_options import OPTIONS
+from octavo.testing.checks.engine_release import RELEASE
+from octavo.testing.checks.engine_several import SEVERAL
 
 if TYPE_CHECKING:
     from octavo.testing.check import Check

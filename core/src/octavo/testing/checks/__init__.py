@@ -16,6 +16,7 @@ from octavo.testing.checks import (
     paging,
     paging_caches,
     paging_copies,
+    performance,
     randomness,
 )
 
@@ -35,6 +36,7 @@ _MODULES: tuple[tuple[Check, ...], ...] = (
     invariance.CHECKS,
     randomness.CHECKS,
     engine.CHECKS,
+    performance.CHECKS,
 )
 
 CHECKS: tuple[Check, ...] = tuple(

@@ -15,13 +15,18 @@ def float32(x):
 class OpMutants(list[Mutant]):
     """The mutants of one module, in the order of their classes."""
 
+    def __init__(self, section: str = "ops") -> None:
+        super().__init__()
+        self.section = section
+
     def caught_by(self, check: str, says: str, *, only: bool = True):
-        """Decorate a subclass of PlainOps or PlainBackend that ``ops.<check>`` must catch."""
+        """Decorate a subclass of PlainOps or PlainBackend that ``section.check`` must catch."""
 
         def register(broken):
             load = backend_with(ops=broken) if issubclass(broken, PlainOps) else broken
             about = broken.__doc__.strip()
-            self.append(Mutant(broken.__name__, about, f"ops.{check}", says, load=load, only=only))
+            caught_by = f"{self.section}.{check}"
+            self.append(Mutant(broken.__name__, about, caught_by, says, load=load, only=only))
             return broken
 
         return register

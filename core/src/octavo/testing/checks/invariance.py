@@ -169,11 +169,11 @@ def _preemption_cases(subject: Subject) -> Iterator[Case]:
 def _check_preemption(subject: Subject, setup: _Setup) -> None:
     """A request that had to make room has the answer of one that was never interrupted."""
     size = setup.block_size
-    prompts = setup.prompts(3 * size, 3 * size - 1, 3 * size - 2)
-    params = _with_numbers(2 * size + 1)
+    prompts = setup.prompts(4 * size, 4 * size - 1, 4 * size - 2)
+    params = _with_numbers(2 * size)
     with subject.engine(setup.config, **setup.options()) as loaded:
         agreement = Agreement.of(loaded)
-        num_blocks = 3 * len(prompts) + 3  # each will want five blocks; one is for padding
+        num_blocks = 4 * len(prompts) + 3  # each will want six blocks or more; one is for padding
         block_bytes = _bytes_per_block(loaded, size)
         uninterrupted = generate(loaded, prompts, params)
     short = setup.options(

@@ -145,8 +145,8 @@ def _require_numbers(what: str, seq: int, result: Floats) -> None:
     if len(lost):
         raise CheckFailure(
             f"{what}: NaN or infinity in the attention of sequence {seq}, tokens {lost.tolist()}. "
-            "It comes from a slot or a padded token that nobody may read; a weight of zero does "
-            "not keep NaN out."
+            "It comes from a slot that was not written, or that belongs to nobody, or from a "
+            "padded token; a weight of zero does not keep NaN out."
         )
 
 

@@ -6,6 +6,7 @@ Whoever draws like this answers a seed with the same tokens as every other backe
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,15 @@ from octavo.testing.vectors import read_vectors
 __all__ = ["CHECKS"]
 
 _PARTS = 1 << 24  # of the unit interval, in which uniforms are given
-_PROMPTS = ((3, 141, 59, 26), (53, 58), (97, 93, 23, 84, 62, 64, 33))
 _ENGINE_SEED = (5 << 32) + 7
+_NUM_TOKENS = 4
+_REQUESTS: tuple[tuple[list[int], dict[str, Any]], ...] = (  # prompts, and how to sample
+    ([3, 141, 59, 26], {"seed": (3 << 32) + 11}),
+    ([53, 58], {}),
+    ([97, 93, 23, 84, 62], {"seed": (9 << 32) + 1, "n": 3}),
+    ([64, 33, 83], {"seed": -5}),
+    ([27, 95], {}),
+)
 _NEAR = 1e-3  # probability; float32 log-probabilities add up to 1 within much less
 
 
@@ -71,42 +79,56 @@ def _hex(words: NDArray[np.uint64]) -> str:
     return " ".join(f"{word:08x}" for word in words[:, 0].tolist())
 
 
-def _draw_cases(_subject: Subject) -> Iterable[Case]:
-    yield Case("own seed", {"seed": (3 << 32) + 11})
-    yield Case("negative seed", {"seed": -5})
-    yield Case("engine's seed", {})
-    yield Case("three answers", {"seed": (9 << 32) + 1, "n": 3})
-
-
-def _check_draws(subject: Subject, settings: Mapping[str, Any]) -> None:
+def _check_draws(subject: Subject, _value: None) -> None:
     """Each token of an engine is the one that its documented uniform picks."""
-    params = SamplingParams(
-        temperature=1.0, max_tokens=6, logprobs=VOCAB_SIZE, ignore_eos=True, **settings
-    )
     with subject.engine(
         TINY_MODELS["llama"].config, max_logprobs=VOCAB_SIZE, seed=_ENGINE_SEED
     ) as loaded:
-        answers = generate(loaded, _PROMPTS, params)
-    own_seed = settings.get("seed")
-    for index, answer in enumerate(answers):
-        request, sample = divmod(index, params.n)
+        answers = iter(generate(loaded, [prompt for prompt, _ in _REQUESTS], _params()))
+    for request, (prompt, settings) in enumerate(_REQUESTS):
+        own_seed = settings.get("seed")
         # A request without a seed of its own is drawn for by the engine's, under a key of its own.
         seed, key = (_ENGINE_SEED, request + 1) if own_seed is None else (own_seed % 2**64, 0)
-        if len(answer.token_ids) != params.max_tokens:
+        for sample in range(settings.get("n", 1)):
+            drawn = _Drawn(request, seed, key, sample, len(prompt))
+            _check_answer(drawn, next(answers))
+
+
+def _params() -> list[SamplingParams]:
+    return [
+        SamplingParams(max_tokens=_NUM_TOKENS, logprobs=VOCAB_SIZE, ignore_eos=True, **settings)
+        for _, settings in _REQUESTS
+    ]
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """One answer, and what its draws are keyed by."""
+
+    request: int
+    seed: int
+    request_key: int
+    sample_index: int
+    prompt_len: int
+
+
+def _check_answer(drawn: _Drawn, answer: Answer) -> None:
+    if len(answer.token_ids) != _NUM_TOKENS:
+        raise CheckFailure(
+            f"{drawn} has {len(answer.token_ids)} tokens, expected {_NUM_TOKENS}: "
+            f"{answer.error or 'no error was reported'}."
+        )
+    for step, token_id in enumerate(answer.token_ids):
+        position = drawn.prompt_len + step
+        parts = reference_draw(drawn.seed, drawn.request_key, drawn.sample_index, position)
+        uniform = parts / _PARTS
+        if not _is_drawn(answer, step, uniform):
             raise CheckFailure(
-                f"Request {request} (answer {sample}) got {len(answer.token_ids)} tokens, expected "
-                f"{params.max_tokens}: {answer.error or 'no error was reported'}."
+                f"Request {drawn.request} got token {token_id} at position {position}, but the "
+                f"uniform of seed={drawn.seed}, request_key={drawn.request_key}, "
+                f"sample_index={drawn.sample_index} and {position=} is {uniform:.6f}, which picks "
+                f"token {_picked(answer, step, uniform)} from the log-probabilities of this step."
             )
-        for step, token_id in enumerate(answer.token_ids):
-            position = len(_PROMPTS[request]) + step
-            uniform = reference_draw(seed, key, sample, position) / _PARTS
-            if not _is_drawn(answer, step, uniform):
-                raise CheckFailure(
-                    f"Request {request} (answer {sample}) got token {token_id} at position "
-                    f"{position}, but the uniform of ({seed=}, request_key={key}, "
-                    f"sample_index={sample}, {position=}) is {uniform:.6f}, which picks token "
-                    f"{_picked(answer, step, uniform)} from the log-probabilities of this step."
-                )
 
 
 def _is_drawn(answer: Answer, step: int, uniform: float) -> bool:
@@ -247,6 +269,5 @@ CHECKS = (
         "an engine draws each token by seed, request, sample and position, and nothing else",
         "compile (a step must read sampling.uniform anew each time), ops.sample, octavo.sampler",
         _check_draws,
-        _draw_cases,
     ),
 )

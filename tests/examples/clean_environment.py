@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +40,14 @@ class CleanEnvironment:
     def variables(self) -> dict[str, str]:
         """The user's own, pip's settings among them, with this environment first on the path."""
         kept = {name: value for name, value in os.environ.items() if name not in _OWN_VARIABLES}
-        return {**kept, "PATH": os.pathsep.join([str(self.bin), os.environ["PATH"]])}
+        return {
+            **kept,
+            "PATH": os.pathsep.join([str(self.bin), os.environ["PATH"]]),
+            # What JAX compiles takes most of the time: quickly, and each program once a session.
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            "JAX_COMPILATION_CACHE_DIR": str(self.root / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
 
     def run(self, *command: str | Path, folder: Path | None = None) -> str:
         """Standard output of a command of this environment; fails with all that it printed."""
@@ -64,6 +72,15 @@ class CleanEnvironment:
         """Install distributions, by folder in the checkout or by name, as constraints.txt pins."""
         found = [str(self.wheels.get(each, each)) for each in requirements]
         self.run("python", *_PIP, "install", "-c", self.constraints, *found)
+
+    @contextmanager
+    def installed(self, *requirements: str, remove: str) -> Iterator[None]:
+        """The same for a while: the distribution ``remove`` is gone afterwards."""
+        self.install(*requirements)
+        try:
+            yield
+        finally:
+            self.run("python", *_PIP, "uninstall", "--yes", remove)
 
 
 def build_wheel(folder: Path, target: Path) -> Path:

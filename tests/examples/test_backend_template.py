@@ -17,8 +17,8 @@ AMPLE_BYTES, SCARCE_BYTES = 10_000_000, 200_000
 
 @pytest.fixture(scope="module")
 def environment(clean_environment):
-    clean_environment.install(FOLDER)
-    return clean_environment
+    with clean_environment.installed(FOLDER, remove="octavo-template"):
+        yield clean_environment
 
 
 def python(environment, script):
@@ -103,6 +103,12 @@ def test_the_overridden_op_is_bound(environment):
     (line,) = (line for line in ops.splitlines() if line.split()[:1] == ["linear"])
     assert "TemplateOps.linear" in line
     assert "octavo-template" in line
+
+
+def test_it_conforms(environment):
+    last_line = environment.run("octavo", "conform", "template").splitlines()[-1]
+    assert last_line.startswith("template (octavo-template 0.1.0) on template:0: ")
+    assert ", 0 failed" in last_line
 
 
 def test_a_test_of_it_is_three_lines(repo_root):

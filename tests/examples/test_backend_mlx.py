@@ -26,13 +26,12 @@ from octavo.ops.arrays import check_namespace
 from octavo.ops.sampling import sample
 from octavo.step import map_arrays
 from octavo.testing.answers import generate, greedy
-from octavo.testing.subject import Subject as BackendUnderTest
+from octavo.testing.subject import Subject
 from octavo.testing.tiny_models import TINY_MODELS
 from octavo_cpu import plugin as cpu_plugin
 from octavo_mlx import namespace, plugin
 from octavo_mlx.backend import MlxBackend
-from op_checks import OPS, SHAPES, Subject, check_attend, check_op, check_rope_table, rope_specs
-from paged_case import CASES
+from op_suite import OP_CHECKS, run_op_check, subject_over
 from sampling_batches import random_batch, random_logits
 
 PROMPTS = [[(7 * length + 5 * i) % 256 for i in range(length)] for length in (1, 9, 40)]
@@ -50,56 +49,25 @@ def backend():
 def under_test(backend_plugin, kind):
     specs = []
     backend_plugin.octavo_register_backends(specs.append)
-    return BackendUnderTest.of(specs[0], DeviceInfo(kind, 0, kind))
+    return Subject.of(specs[0], DeviceInfo(kind, 0, kind))
 
 
 mlx_subject = under_test(plugin, "mlx")
 numpy_subject = under_test(cpu_plugin, "cpu")
 
 
-def op_subject(backend, ops):
-    def put_cache(k, v):
-        return PortableCache(backend.put(k), backend.put(v))
-
-    return Subject(
-        ops=ops,
-        put=backend.put,
-        get=backend.get,
-        linear=backend.put_linear,
-        cache=put_cache,
-        read_cache=lambda cache: (backend.get(cache.k), backend.get(cache.v)),
-        plan=backend.plan,
-        jit=backend.compile,
-    )
-
-
 @pytest.fixture(scope="module", params=["portable", "own"])
-def subject(request, backend):
-    return op_subject(backend, backend.ops if request.param == "own" else PortableOps(namespace))
+def subject(request):
+    backend = MlxBackend(0, {})
+    if request.param == "portable":
+        backend.ops = PortableOps(namespace)
+    yield subject_over(backend)
+    backend.close()
 
 
-@pytest.mark.parametrize(
-    ("dtype", "shape"),
-    [*(("float32", shape) for shape in SHAPES), ("float16", SHAPES[1]), ("bfloat16", SHAPES[1])],
-)
-@pytest.mark.parametrize("op", OPS)
-def test_op_equals_oracle(subject, op, shape, dtype):
-    check_op(subject, op, shape, dtype)
-
-
-@pytest.mark.parametrize("kind", rope_specs())
-def test_rope_table_equals_formula(subject, kind):
-    check_rope_table(subject, kind)
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
-def test_attend_equals_dense_oracle(backend, case):
-    check_attend(op_subject(backend, backend.ops), case, "float32")
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_attend_in_half_precision(backend, dtype):
-    check_attend(op_subject(backend, backend.ops), CASES[5], dtype)
+@pytest.mark.parametrize("check", OP_CHECKS)
+def test_ops_equal_oracle(subject, check):
+    run_op_check(subject, check, quick=True)
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -14,13 +14,10 @@ import pytest
 from octavo.errors import BackendError
 from octavo.ops import sampling_numpy
 from octavo.ops.arrays import NAMESPACE_DTYPES, NAMESPACE_FUNCTIONS, check_namespace, set_at
-from octavo.ops.attention import make_plans
 from octavo.ops.portable import PortableOps
 from octavo.ops.sampling import sample
-from octavo.ops.storage import PortableCache, PortableLinear
 from octavo.step import map_arrays
-from op_checks import OPS, Subject, check_attend, check_op, check_rope_table, rope_specs
-from paged_case import CASES
+from op_suite import OP_CHECKS, NamespaceBackend, run_op_check, subject_over
 from sampling_batches import make_batch, random_batch, random_logits
 
 
@@ -112,32 +109,12 @@ def make_namespace(**changes):
     return namespace
 
 
-SUBJECT = Subject(
-    ops=PortableOps(make_namespace()),
-    put=Sealed,
-    get=unseal,
-    linear=lambda weight, bias, dtype: PortableLinear(
-        Sealed(weight), None if bias is None else Sealed(bias)
-    ),
-    cache=lambda k, v: PortableCache(Sealed(k), Sealed(v)),
-    read_cache=lambda cache: (unseal(cache.k), unseal(cache.v)),
-    plan=lambda batch, block_size: make_plans(batch, Sealed),
-)
+SUBJECT = subject_over(NamespaceBackend(PortableOps(make_namespace()), Sealed, unseal))
 
 
-@pytest.mark.parametrize("op", OPS)
-def test_ops_need_no_more_than_the_list(op):
-    check_op(SUBJECT, op, (3, 48), "float32")
-
-
-@pytest.mark.parametrize("kind", rope_specs())
-def test_rope_tables_need_no_more_than_the_list(kind):
-    check_rope_table(SUBJECT, kind)
-
-
-@pytest.mark.parametrize("case", CASES[4:18:3], ids=lambda case: case.label)
-def test_attention_needs_no_more_than_the_list(case):
-    check_attend(SUBJECT, case, "float32")
+@pytest.mark.parametrize("check", OP_CHECKS)
+def test_ops_need_no_more_than_the_list(check):
+    run_op_check(SUBJECT, check, quick=True)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,17 @@ from octavo.contract import check_backend
 from octavo.errors import BackendError, DeviceError, UsageError
 from octavo.kv import KVSpec
 from octavo.loading.tensors import QuantizedTensor
+from octavo.testing.checks.attention_run import (
+    AttentionCase,
+    dense_sequences,
+    oracle_settings,
+    params_of,
+    run_attention,
+)
+from octavo.testing.diagnosis import attend_all
+from octavo.testing.paged_step import PagedCase, build_step
 from octavo_cpu.backend import NumpyBackend
-from octavo_cpu.storage import NumpyCache
-from op_checks import OPS, SHAPES, Subject, check_attend, check_op, check_rope_table, rope_specs
-from paged_case import CASES, DTYPES, Case
+from op_suite import OP_CHECKS, run_op_check, subject_over
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["1 thread", "2 threads"])
@@ -25,57 +33,34 @@ def backend(request):
 
 @pytest.fixture
 def subject(backend):
-    return Subject(
-        ops=backend.ops,
-        put=backend.put,
-        get=backend.get,
-        linear=backend.put_linear,
-        cache=NumpyCache,
-        read_cache=lambda cache: (cache.k, cache.v),
-        plan=backend.plan,
-    )
+    return subject_over(backend)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("op", OPS)
-def test_op_equals_oracle(subject, op, shape, dtype):
-    check_op(subject, op, shape, dtype)
-
-
-@pytest.mark.parametrize("kind", rope_specs())
-def test_rope_table_equals_formula(subject, kind):
-    check_rope_table(subject, kind)
-
-
-MANY_DECODES = Case(tuple((37 * i % 211, 1) for i in range(24)), block_size=16)
-
-
-@pytest.mark.parametrize("case", [*CASES, MANY_DECODES], ids=lambda case: case.label)
-def test_attend_equals_dense_oracle(subject, case):
-    check_attend(subject, case, "float32")
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("case", CASES[4:6], ids=lambda case: case.label)
-def test_attend_in_half_precision(subject, case, dtype):
-    check_attend(subject, case, dtype)
+@pytest.mark.parametrize("check", OP_CHECKS)
+def test_ops_equal_oracle(subject, check):
+    run_op_check(subject, check)
 
 
 def test_long_prefill_is_tiled(subject, monkeypatch):
     monkeypatch.setattr("octavo_cpu.kernels.prefill._MAX_SCORES", 1024)
     for case in (
-        Case(((11, 50),)),
-        Case(((11, 50),), window=9),
-        Case(((0, 50),), causal=False, window=6),
+        PagedCase(((11, 50),)),
+        PagedCase(((11, 50),), window=9),
+        PagedCase(((0, 50),), causal=False, window=6),
     ):
-        check_attend(subject, case, "float32")
+        run_attention(subject, AttentionCase(case))
 
 
 def test_plan_serves_layers_of_different_windows(subject):
-    """Layers that share a block table may still differ in what they see of it."""
-    for window in (None, 6):
-        check_attend(subject, Case(((9, 1), (2, 9)), window=window), "float32")
+    """Layers that share a block table, and so a plan, may still differ in what they see of it."""
+    step = build_step(subject, PagedCase(((9, 1), (2, 9))), "float32")
+    (plan,) = subject.backend.plan(step.batch, step.case.block_size)
+    cache = subject.ops.write_kv(step.cache(subject), step.k, step.v, plan)
+    for window in (None, 6, 2):
+        params = replace(params_of(step), window=window)
+        attended = subject.ops.paged_attention(step.q, cache, plan, params)
+        settings = {**oracle_settings(step), "window": window}
+        np.testing.assert_allclose(attended, attend_all(dense_sequences(step), settings), atol=1e-5)
 
 
 def test_backend_keeps_the_contract(backend):

@@ -10,15 +10,11 @@ from beartype.roar import BeartypeException
 from jaxtyping import Bool, Float, Int, TypeCheckError, jaxtyped
 
 from octavo.ops import protocol
-from octavo.ops.attention import make_plans
 from octavo.ops.names import OP_NAMES
 from octavo.ops.portable import PortableOps
 from octavo.ops.protocol import Ops, SamplingBatch
-from octavo.ops.storage import PortableCache, PortableLinear
 from octavo_cpu.backend import NumpyBackend
-from octavo_cpu.storage import NumpyCache
-from op_checks import OPS, Subject, check_attend, check_op, check_rope_table
-from paged_case import CASES
+from op_suite import OP_CHECKS, NamespaceBackend, run_op_check, subject_over
 
 # Includes what protocol.py imports for type checkers only.
 NAMES = {**vars(protocol), "Bool": Bool, "Float": Float, "Int": Int}
@@ -40,28 +36,13 @@ def checked_class(ops_class):
 
 
 def _portable_subject():
-    return Subject(
-        ops=checked_class(PortableOps)(xp),
-        put=lambda array: array,
-        get=lambda array: array,
-        linear=lambda weight, bias, dtype: PortableLinear(weight, bias),
-        cache=PortableCache,
-        read_cache=lambda cache: (cache.k, cache.v),
-        plan=lambda batch, block_size: make_plans(batch, lambda array: array),
-    )
+    return subject_over(NamespaceBackend(checked_class(PortableOps)(xp), np.asarray, np.asarray))
 
 
 def _numpy_subject():
     backend = NumpyBackend(0, {"threads": 1})
-    return Subject(
-        ops=checked_class(type(backend.ops))(1),
-        put=backend.put,
-        get=backend.get,
-        linear=backend.put_linear,
-        cache=NumpyCache,
-        read_cache=lambda cache: (cache.k, cache.v),
-        plan=backend.plan,
-    )
+    backend.ops = checked_class(type(backend.ops))(1)
+    return subject_over(backend)
 
 
 @pytest.fixture(
@@ -71,19 +52,9 @@ def subject(request):
     return request.param()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("op", OPS)
-def test_leaf_and_composite_ops(subject, op, dtype):
-    check_op(subject, op, (5, 32), dtype)
-
-
-def test_rope_table(subject):
-    check_rope_table(subject, "dynamic")
-
-
-@pytest.mark.parametrize("case", [CASES[5], CASES[15]], ids=lambda case: case.label)
-def test_attention(subject, case):
-    check_attend(subject, case, "float32")
+@pytest.mark.parametrize("check", OP_CHECKS)
+def test_ops_take_and_give_the_shapes_of_the_protocol(subject, check):
+    run_op_check(subject, check, quick=True)
 
 
 def test_sampling(subject):

@@ -1,40 +1,34 @@
-"""The portable ops on NumPy, torch and JAX against the float64 oracle."""
+"""The portable ops on NumPy, torch and JAX, through the conformance suite's checks of ops."""
 
 import functools
 import importlib
+import inspect
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from octavo.ops.attention import make_plans
+from octavo.ops.names import OP_NAMES
 from octavo.ops.portable import PortableOps
 from octavo.ops.protocol import AttentionParams, AttentionPlan
-from octavo.ops.storage import PortableCache, PortableLinear
+from octavo.ops.storage import PortableCache
 from octavo.step_trees import each_step_tree
-from op_checks import (
-    OPS,
-    SHAPES,
-    Subject,
-    check_attend,
-    check_op,
-    check_rope_table,
-    expected_attention,
-    rope_specs,
-)
-from paged_case import CASES, DTYPES, Case, build
+from octavo.testing.checks.attention_run import dense_sequences, oracle_settings, params_of
+from octavo.testing.diagnosis import attend_all
+from octavo.testing.paged_step import DTYPES, PagedCase, build_step
+from op_suite import ATTENTION_CHECKS, LEAF_CHECKS, NamespaceBackend, run_op_check, subject_over
 
-ANY_SHAPE = [("float32", shape) for shape in SHAPES]
-ANY_DTYPE = [("float16", SHAPES[1]), ("bfloat16", SHAPES[1])]
 NAMESPACES = ("numpy", "torch", "jax")
+STATIC = {"self", "eps", "tanh", "cap", "spec", "params", "activation", "num_logprobs"}
 
 
-def _numpy_puts():
+def _numpy_backend():
     import array_api_compat.numpy as xp
 
-    return xp, lambda array: array, np.asarray
+    return NamespaceBackend(PortableOps(xp), lambda array: array, np.asarray)
 
 
-def _torch_puts():
+def _torch_backend():
     torch = pytest.importorskip("torch", reason="torch is not installed")
     xp = importlib.import_module("array_api_compat.torch")
 
@@ -48,78 +42,59 @@ def _torch_puts():
             return array.view(torch.int16).numpy().view(DTYPES["bfloat16"])
         return array.numpy()
 
-    return xp, put, get
+    return NamespaceBackend(PortableOps(xp), put, get)
 
 
-def _jax_puts():
+def _jax_backend():
+    """Each op is a program; the cache that it takes is donated, and so is dead afterwards."""
     jax = pytest.importorskip("jax", reason="jax is not installed")
-    return jax.numpy, jax.numpy.asarray, np.asarray
+    each_step_tree(jax.tree_util.register_dataclass)
+
+    def jitted(name):
+        op = getattr(PortableOps, name)
+        names = set(inspect.signature(op).parameters)
+        dead = {"cache"} if name in ("write_kv", "attend") else set()
+        return jax.jit(op, static_argnames=names & STATIC, donate_argnames=dead)
+
+    ops = type("JittedOps", (PortableOps,), {name: jitted(name) for name in OP_NAMES})
+    backend = NamespaceBackend(ops(jax.numpy), jax.numpy.asarray, np.asarray)
+    backend.caps = replace(backend.caps, block_sizes=(8, 1))  # each size is programs to compile
+    return backend
 
 
-_PUTS = {"numpy": _numpy_puts, "torch": _torch_puts, "jax": _jax_puts}
+_BACKENDS = {"numpy": _numpy_backend, "torch": _torch_backend, "jax": _jax_backend}
 
 
 @functools.cache
 def subject_for(namespace):
-    xp, put, get = _PUTS[namespace]()
-    return Subject(
-        ops=PortableOps(xp),
-        put=put,
-        get=get,
-        linear=lambda weight, bias, dtype: PortableLinear(
-            put(weight), None if bias is None else put(bias)
-        ),
-        cache=lambda k, v: PortableCache(put(k), put(v)),
-        read_cache=lambda cache: (get(cache.k), get(cache.v)),
-        plan=lambda batch, block_size: make_plans(batch, put),
-    )
-
-
-@functools.cache
-def jitted_subject_for(namespace):
-    """The same, but what is called through ``jit`` is one program with a donated cache on JAX."""
-    subject = subject_for(namespace)
-    if namespace != "jax":
-        return subject
-    import jax
-
-    each_step_tree(jax.tree_util.register_dataclass)
-    return Subject(**{**vars(subject), "jit": functools.partial(jax.jit, donate_argnums=3)})
-
-
-@pytest.fixture(params=NAMESPACES)
-def subject(request):
-    return subject_for(request.param)
-
-
-@pytest.mark.parametrize(("dtype", "shape"), [*ANY_SHAPE, *ANY_DTYPE])
-@pytest.mark.parametrize("op", OPS)
-def test_op_equals_oracle(subject, op, shape, dtype):
-    check_op(subject, op, shape, dtype)
-
-
-@pytest.mark.parametrize("kind", rope_specs())
-def test_rope_table_equals_formula(subject, kind):
-    check_rope_table(subject, kind)
+    return subject_over(_BACKENDS[namespace]())
 
 
 @pytest.mark.parametrize("namespace", NAMESPACES)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
-def test_attend_equals_dense_oracle(namespace, case):
-    check_attend(jitted_subject_for(namespace), case, "float32")
+@pytest.mark.parametrize("check", LEAF_CHECKS)
+def test_op_equals_oracle(namespace, check):
+    run_op_check(subject_for(namespace), check, quick=namespace == "jax")  # compiles each shape
 
 
 @pytest.mark.parametrize("namespace", NAMESPACES)
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("case", CASES[4:6], ids=lambda case: case.label)
-def test_attend_in_half_precision(namespace, case, dtype):
-    check_attend(jitted_subject_for(namespace), case, dtype)
+@pytest.mark.parametrize("check", ATTENTION_CHECKS)
+def test_attention_equals_dense_oracle(namespace, check):
+    run_op_check(subject_for(namespace), check, quick=namespace == "jax")
+
+
+def test_every_check_has_cases_for_portable_ops():
+    """A check whose every case went unclaimed would prove nothing of the portable ops."""
+    subject = subject_for("numpy")
+    without = [
+        check for check in (*LEAF_CHECKS, *ATTENTION_CHECKS) if not run_op_check(subject, check)
+    ]
+    assert without == ["linear_packed", "kv_saturation"]
 
 
 def test_long_table_takes_few_iterations():
     """Compilers unroll the loop over blocks, so its length must not grow with the table."""
     jax = pytest.importorskip("jax", reason="jax is not installed")
-    subject = jitted_subject_for("jax")
+    subject = subject_for("jax")
     lengths = []
     for blocks in (64, 512):
         cache = jax.ShapeDtypeStruct((4, 16, 1, 8), np.float32)
@@ -133,7 +108,9 @@ def test_long_table_takes_few_iterations():
             seq_lens=tokens,
         )
         program = jax.make_jaxpr(
-            lambda q, cache, plan: subject.ops.paged_attention(q, cache, plan, AttentionParams(1.0))
+            lambda q, cache, plan: PortableOps.paged_attention(
+                subject.ops, q, cache, plan, AttentionParams(1.0)
+            )
         )(jax.ShapeDtypeStruct((2, 1, 8), np.float32), PortableCache(cache, cache), plan)
         lengths.append(len(program.eqns))
     assert lengths[1] <= 2.5 * lengths[0]
@@ -142,17 +119,11 @@ def test_long_table_takes_few_iterations():
 def test_unusable_rows_stay_in_their_rows():
     """NaN in one token's query must not reach another token."""
     subject = subject_for("numpy")
-    case = Case(((3, 1), (8, 1)))
-    step = build(case, "float32")
+    step = build_step(subject, PagedCase(((3, 1), (8, 1))), "float32")
+    expected = attend_all(dense_sequences(step), oracle_settings(step))
     step.q[0] = np.nan
-    (plan,) = subject.plan(step.batch, case.block_size)
-    attended, _ = subject.ops.attend(
-        step.q,
-        step.k,
-        step.v,
-        PortableCache(step.k_cache, step.v_cache),
-        plan,
-        AttentionParams(case.head_dim**-0.5),
-    )
+    (plan,) = subject.backend.plan(step.batch, step.case.block_size)
+    cache = step.cache(subject)
+    attended, _ = subject.ops.attend(step.q, step.k, step.v, cache, plan, params_of(step))
     assert np.isnan(attended[0]).all()
-    np.testing.assert_allclose(attended[1], expected_attention(step, case)[1], atol=1e-5)
+    np.testing.assert_allclose(attended[1], expected[1], atol=1e-5)

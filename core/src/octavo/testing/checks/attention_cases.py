@@ -186,8 +186,8 @@ def dtypes(subject: Subject) -> Rows:
     """Sums of hundreds of values about 1: a running sum in a narrow dtype stalls."""
     rows = {}
     for dtype in DTYPES:
-        rows[f"600 keys {dtype}"] = AttentionCase(
-            _paged(subject, ((600, 1),), heads=4), dtype, change_v=_about_one
+        rows[f"401 keys {dtype}"] = AttentionCase(
+            _paged(subject, ((400, 1),), heads=4), dtype, change_v=_about_one
         )
         rows[f"mixed {dtype}"] = AttentionCase(_paged(subject, _MIXED), dtype)
     return rows

@@ -43,7 +43,7 @@ class NumpyBackend:
 
     caps = Capabilities(
         dtypes=_DTYPES,
-        kv_dtypes=_DTYPES,
+        kv_dtypes=(*_DTYPES, "float8_e4m3fn", "float8_e5m2"),
         block_sizes=(16, 32, 64, 128, 8, 4, 2, 1),
         max_head_dim=1024,
         sliding_window=True,

@@ -16,7 +16,7 @@ from octavo_cpu.kernels.keys import KeyReader
 from octavo_cpu.kernels.prefill import attend_tile, make_tiles
 from octavo_cpu.plan import KeyRange, NumpyPlan
 from octavo_cpu.row_products import RowProducts
-from octavo_cpu.storage import NumpyCache, NumpyLinear
+from octavo_cpu.storage import NumpyCache, NumpyLinear, saturated
 from octavo_cpu.threads import Workers
 
 __all__ = ["NumpyOps"]
@@ -104,6 +104,8 @@ class NumpyOps(PortableOps):
     def write_kv(self, cache: NumpyCache, k: Array, v: Array, plan: NumpyPlan) -> NumpyCache:
         """Store K and V of this step's tokens at the plan's slots, in place."""
         slot_shape = (-1, *cache.k.shape[2:])
+        if cache.k.dtype.itemsize == 1:
+            k, v = saturated(k, cache.k.dtype), saturated(v, cache.v.dtype)
         cache.k.reshape(slot_shape)[plan.slots] = k
         cache.v.reshape(slot_shape)[plan.slots] = v
         return cache

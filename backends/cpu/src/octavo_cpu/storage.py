@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NumpyCache", "NumpyLinear", "dtype_named"]
+__all__ = ["NumpyCache", "NumpyLinear", "dtype_named", "saturated"]
 
 
 def dtype_named(name: str) -> np.dtype[Any]:
@@ -19,6 +19,16 @@ def dtype_named(name: str) -> np.dtype[Any]:
 
     dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
     return dtype
+
+
+def saturated(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.float32]:
+    """Within the range of an 8-bit float, whose cast makes NaN or infinity of what is beyond."""
+    import ml_dtypes
+
+    finfo: Any = ml_dtypes.finfo  # untyped
+    largest = np.float32(finfo(dtype).max)
+    values: NDArray[np.float32] = array.astype(np.float32)
+    return np.clip(values, -largest, largest, out=values)
 
 
 @dataclass(frozen=True)

@@ -244,7 +244,10 @@ class Ops(Protocol):
         v: Float[Array, "tokens kv_heads head_dim"],
         plan: Any,
     ) -> Cache:
-        """Store K and V of this step's tokens at the plan's slots. ``cache`` is dead afterwards."""
+        """Store K and V of this step's tokens at the plan's slots. ``cache`` is dead afterwards.
+
+        What is beyond the range of an 8-bit float saturates: neither NaN nor infinity.
+        """
         ...
 
     def paged_attention(

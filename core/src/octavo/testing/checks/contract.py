@@ -7,6 +7,7 @@ from octavo.testing.checks import (
     contract_arrays,
     contract_capabilities,
     contract_loading,
+    contract_memory,
     contract_plugin,
 )
 
@@ -16,5 +17,6 @@ CHECKS: tuple[Check, ...] = (
     *contract_plugin.CHECKS,
     *contract_loading.CHECKS,
     *contract_capabilities.CHECKS,
+    *contract_memory.CHECKS,
     *contract_arrays.CHECKS,
 )

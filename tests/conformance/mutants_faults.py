@@ -29,20 +29,6 @@ class StaysBroken(PlainBackend):
         return run
 
 
-class KeepsTheFirstCaches(PlainBackend):
-    """Its graph has the addresses of the first caches; new ones are returned, and never used."""
-
-    def compile(self, step):
-        first = []
-
-        def run(weights, caches, *arguments):
-            first.append(caches)
-            _, *results = step(weights, first[0], *arguments)
-            return caches, *results
-
-        return run
-
-
 class NeverGivesBackCaches(PlainBackend):
     """Once a step is compiled, its graphs hold on to every cache; there is memory for a dozen."""
 
@@ -180,13 +166,6 @@ def fault(check, name, says, load, **more):
 
 MUTANTS: tuple[Mutant, ...] = (
     fault("passing", "broken after an exception", r"capture is under way", StaysBroken),
-    fault(
-        "passing",
-        "graph of the first caches",
-        r"forked.*undisturbed",
-        KeepsTheFirstCaches,
-        only=False,
-    ),
     fault(
         "lasting", "never gives back caches", r"had to stop.*held by graphs", NeverGivesBackCaches
     ),

@@ -44,10 +44,10 @@ class BlocksOfTheFirst(PlainOps):
 
 
 class ScaledOps(PlainOps):
-    """q / max|q|, and max|q| put into the scale."""
+    """q / max|q|, and max|q| put into the scale; the maximum is the last row's."""
 
     def paged_attention(self, q, cache, plan, params, sinks=None):
-        largest = float(np.abs(float32(q)).max()) or 1.0
+        largest = float(np.abs(float32(q[-1:])).max(initial=0)) or 1.0
         params = replace(params, scale=params.scale * largest)
         found = super().paged_attention(float32(q) / largest, cache, plan, params, sinks)
         return found.astype(q.dtype)
@@ -55,7 +55,7 @@ class ScaledOps(PlainOps):
 
 @MUTANTS.caught_by("poison", "A step with 3 padded_tokens of NaN: NaN or infinity in the attention")
 class ScaleOfTheStep(PlainBackend):
-    """Queries are scaled by the largest of the step, padding included."""
+    """Queries are scaled by the largest of the step's last row, padding or not."""
 
     ops_class = ScaledOps
     caps = with_caps(batch_invariant=False)

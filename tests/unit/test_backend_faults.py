@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import types
 
 import pytest
@@ -14,7 +15,7 @@ from octavo.engine_loader import LoadedEngine
 from octavo.errors import BackendError, CapacityError, RequestFailedError
 from octavo.llm import LLM
 from octavo.sampling_params import SamplingParams
-from octavo.testing.checks import fault_loads
+from octavo.testing.checks import fault_loads, fault_steps
 from octavo.testing.faulty import FaultyBackend, InjectedFault
 from octavo.testing.faulty_engine import FaultyEngine
 from octavo.testing.subject import Subject
@@ -183,3 +184,34 @@ def test_what_hangs_keeps_its_backend_open():
         engine=engine, backend=backend, default_sampling_params=SamplingParams(), **fields
     ).close()
     assert closed == []
+
+
+class KeepsTheFirstCaches(FaultyBackend):
+    """Its graph has the addresses of the first caches; new ones are returned, and never used."""
+
+    def compile(self, step):
+        compiled, first = super().compile(step), []
+
+        def run(weights, caches, *arguments):
+            first.append(caches)
+            _, *results = compiled(weights, first[0], *arguments)
+            return caches, *results
+
+        return run
+
+
+def test_forks_after_a_failure_show_which_caches_are_written_to(subject):
+    faults = InjectedFault("step"), InjectedFault("copy_blocks")
+
+    def mutant():
+        opened = Subject.installed("numpy").open()
+        return dataclasses.replace(opened, backend=KeepsTheFirstCaches(opened.backend))
+
+    class Mutated(Subject):
+        open = lambda _self: mutant()  # noqa: E731
+
+    fault_steps._check_passing(subject, faults)
+    broken = Mutated(subject.policy, subject.plugins, subject.resolution)
+    with pytest.raises(AssertionError, match=r"'forked'.* undisturbed it answers"):
+        fault_steps._check_passing(broken, faults)
+    broken.close()

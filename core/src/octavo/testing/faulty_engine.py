@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from octavo.testing.subject import Subject
 
 __all__ = [
+    "FORKED",
     "LATER",
     "MARKED",
     "MARKED_TOKEN",
@@ -56,9 +57,10 @@ Requests = Mapping[str, tuple[Sequence[int], SamplingParams]]
 
 REQUESTS: Requests = {
     "short": ([1, 2, 3], _params(1)),
-    "forked": (range(40, 46), _params(2, n=2)),
+    "other": (range(40, 46), _params(2)),
     "chunked": (range(60, 60 + _CHUNK_TOKENS + 3), _params(3)),
 }
+FORKED: Requests = {"forked": (range(80, 86), _params(6, n=3))}
 MARKED: Requests = {"marked": ([7, 8, MARKED_TOKEN, 9], _params(4))}
 LATER: Requests = {"later": ([9, 8, 7], _params(5, max_tokens=2))}
 
@@ -172,11 +174,11 @@ class FaultyEngine:
 
 
 def undisturbed(subject: Subject) -> Finished:
-    """What REQUESTS and LATER answer without any fault; computed once for a subject."""
+    """What all these requests answer without any fault; computed once for a subject."""
     kept = subject.__dict__.get("_undisturbed")
     if not isinstance(kept, Finished):
         with FaultyEngine.open(subject) as faulty:
-            kept = faulty.serve(REQUESTS)
+            kept = faulty.serve({**REQUESTS, **FORKED})
             kept.outputs.update(faulty.serve(LATER).outputs)
         subject.__dict__["_undisturbed"] = kept
     return kept

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from octavo.testing.check import Case, Check, CheckFailure
 from octavo.testing.faulty import FaultKind, InjectedFault
 from octavo.testing.faulty_engine import (
+    FORKED,
     LATER,
     MARKED,
     MARKED_TOKEN,
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["CHECKS"]
 
 _KINDS: tuple[FaultKind, ...] = ("raise", "out_of_memory")
-# (member, call): in the middle of a prompt, of a fork, or of decodes.
-_PASSING = (("put", 30), ("get", 4), ("plan", 2), ("copy_blocks", 0), ("step", 3))
+# (member, call): in the middle of a prompt, or of decodes.
+_PASSING = (("put", 30), ("get", 4), ("plan", 2), ("step", 3))
 _LASTING = ("put", "get", "plan", "step")
 _LOOK = "backend.compile, backend.make_kv, backend.copy_blocks"
 
@@ -34,14 +35,19 @@ def _passing_cases(_subject: Subject) -> Iterable[Case]:
         faults = tuple(InjectedFault(member, kind, call) for member, call in _PASSING)
         yield Case(kind, faults, quick=kind == "raise")
         yield Case(f"{kind} while compiled", (InjectedFault("model", kind),))
+        copying = InjectedFault("copy_blocks", kind), InjectedFault("step", kind, 1)
+        yield Case(f"{kind} with forks", copying, quick=False)
 
 
 def _check_passing(subject: Subject, faults: tuple[InjectedFault, ...]) -> None:
     """One failed step at a time, after which all is computed again from new caches."""
+    requests = REQUESTS
+    if any(fault.member == "copy_blocks" for fault in faults):
+        requests = {**REQUESTS, **FORKED}
     with FaultyEngine.open(subject) as faulty:
         for fault in faults:
             faulty.arm(fault)
-            finished = faulty.serve(REQUESTS)
+            finished = faulty.serve(requests)
             faulty.expect_struck()
             after = (
                 f"After one failed step ({_told(fault)}), when all was computed again in new caches"

@@ -89,7 +89,8 @@ def _seconds(subject: Subject, work: Work) -> float:
 
     def run() -> Array:
         caches[0], result, _ = compiled(work.weights, caches[0], batch, plans, work.sampling, None)
-        return _first_array(result)
+        first: Array = _first_array(result)
+        return first
 
     return _fastest(subject, run)
 

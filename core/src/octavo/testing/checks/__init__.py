@@ -6,6 +6,7 @@ from octavo.testing.check import SECTIONS, Check
 from octavo.testing.checks import (
     contract,
     engine,
+    faults,
     invariance,
     ops_activation,
     ops_attention,
@@ -36,6 +37,7 @@ _MODULES: tuple[tuple[Check, ...], ...] = (
     invariance.CHECKS,
     randomness.CHECKS,
     engine.CHECKS,
+    faults.CHECKS,
     performance.CHECKS,
 )
 

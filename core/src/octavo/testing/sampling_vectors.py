@@ -6,7 +6,7 @@ The file is made by scripts/make_sampling_vectors.py, and a test computes it aga
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ _DEFAULTS: Mapping[str, float] = {
     "frequency_penalty": 0.0,
 }
 _UNIFORM_PARTS = float(1 << 24)
+_SMALLEST_VOCAB = 24
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class SamplingVector:
     def logits(self) -> NDArray[np.float32]:
         """[rows, vocab]; rows over fewer tokens are filled up with impossible ones."""
         rows = [_logits(row) for row in self.rows]
-        vocab_size = max(map(len, rows))
+        vocab_size = max(_SMALLEST_VOCAB, *map(len, rows))
         return np.array([row + [-np.inf] * (vocab_size - len(row)) for row in rows], np.float32)
 
     @property
@@ -98,12 +99,24 @@ class SamplingVector:
 
 def sampling_vectors() -> list[SamplingVector]:
     """For ``ops.sample``."""
-    return [SamplingVector(**case) for case in read_vectors("sampling")["sample"]]
+    return [_filled(SamplingVector(**case)) for case in read_vectors("sampling")["sample"]]
 
 
 def token_logprob_vectors() -> list[SamplingVector]:
     """For ``ops.token_logprobs``."""
-    return [SamplingVector(**case) for case in read_vectors("sampling")["token_logprobs"]]
+    return [_filled(SamplingVector(**case)) for case in read_vectors("sampling")["token_logprobs"]]
+
+
+def _filled(vector: SamplingVector) -> SamplingVector:
+    """Its rows, begun again until they are a power of two: few shapes mean few compilations.
+
+    Those over a large vocabulary stay as they are, an odd number.
+    """
+    num_rows = len(vector.rows)
+    if "hash" in vector.rows[0]:
+        return vector
+    rows = [vector.rows[i % num_rows] for i in range(1 << (num_rows - 1).bit_length())]
+    return replace(vector, rows=rows)
 
 
 def _logits(row: Row) -> list[float]:

@@ -103,12 +103,14 @@ def _check_batch(subject: Subject, setup: _Setup) -> None:
 
 
 def _chunk_cases(subject: Subject) -> Iterator[Case]:
-    """Cuts at every edge of a block, and one token before and after it."""
+    """Cuts at every edge of a block, and one token before and after it; one cut for each dtype."""
     for case in _cases(subject):
         size = case.value.block_size
-        for tokens in sorted({1, 2, size - 1, size, size + 1, 2 * size - 1, 2 * size + 1} - {0}):
-            is_quick = case.quick and tokens in (size - 1, size)
+        usual = max(1, size - 1)
+        cuts = {1, 2, usual, size, size + 1, 2 * size - 1, 2 * size + 1}
+        for tokens in sorted(cuts) if case.label in _MODELS else (usual,):
             setup = replace(case.value, chunk_tokens=tokens)
+            is_quick = case.quick and tokens == usual
             yield Case(f"{case.label} cut={tokens}", setup, case.unclaimed, quick=is_quick)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from op_mutants import OpMutants
 from plain_backend import PlainBackend, PlainOps
@@ -121,5 +123,5 @@ class OneUniform(PlainOps):
     """Every row is drawn with the first row's uniform."""
 
     def sample(self, logits, sampling):
-        object.__setattr__(sampling, "uniform", np.full_like(sampling.uniform, sampling.uniform[0]))
-        return super().sample(logits, sampling)
+        first = np.resize(sampling.uniform[:1], sampling.uniform.shape)
+        return super().sample(logits, replace(sampling, uniform=first))

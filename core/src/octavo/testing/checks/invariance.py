@@ -171,7 +171,7 @@ def _preemption_cases(subject: Subject) -> Iterator[Case]:
 def _check_preemption(subject: Subject, setup: _Setup) -> None:
     """A request that had to make room has the answer of one that was never interrupted."""
     size = setup.block_size
-    prompts = setup.prompts(4 * size, 4 * size - 1, 4 * size - 2)
+    prompts = setup.prompts(4 * size, 4 * size - 1)
     params = _with_numbers(2 * size)
     with subject.engine(setup.config, **setup.options()) as loaded:
         agreement = Agreement.of(loaded)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from octavo.cli.tables import print_table
+from octavo.cli.tables import print_note, print_table
 
 if TYPE_CHECKING:
     from octavo.testing.conform import Result
@@ -25,6 +25,8 @@ def print_performance(results: Sequence[Result]) -> None:
     """A table of what was measured, and one of what could not be."""
     measured = [result for result in results if result.status == "measured"]
     print_table("performance", _COLUMNS, [_row(result) for result in measured])
+    if any(_is_faster_than_memory(result.measured) for result in measured):
+        print_note("A share of more than 100 % is of data that lay in a cache, not in memory.")
     missing = [(result.id, result.message) for result in results if result.status != "measured"]
     print_table("Not measured", ("case", "why"), missing)
 
@@ -36,6 +38,11 @@ def _row(result: Result) -> tuple[str, ...]:
     for amount, limit in _RATES:
         cells += _rate(result.measured, amount, limit)
     return tuple(cells)
+
+
+def _is_faster_than_memory(measured: Mapping[str, float]) -> bool:
+    amount, limit = _RATES[0]
+    return measured.get(amount, 0.0) > measured.get(_SECONDS, 0.0) * measured.get(limit, math.inf)
 
 
 def _rate(measured: Mapping[str, float], amount: str, limit: str) -> tuple[str, str, str]:

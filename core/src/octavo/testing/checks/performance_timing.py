@@ -21,7 +21,8 @@ __all__ = ["Work", "measure"]
 
 _BUDGET_S = 0.12  # of each case, once it has been run for the first time
 _MOST_REPEATS = 50
-_MIB = 1 << 20
+_DEVICE_ARRAY_BYTES = 256 << 20
+_HOST_ARRAY_BYTES = 64 << 20
 _LIMITS = "_limits"
 
 Call = Callable[["Ops", Any, "tuple[Cache, ...]", "tuple[Any, ...]", "SamplingBatch"], Any]
@@ -136,14 +137,21 @@ def _limits_of(subject: Subject) -> _Limits:
 
 
 def _read_bytes_per_s(subject: Subject) -> float:
-    """Of ``x + y`` over arrays too large for a cache: two are read, one is written."""
+    """Of arrays too large for a cache."""
     memory = subject.backend.memory()
-    most_bytes = 24 * _MIB if memory.shared_with_host else 256 * _MIB
+    if memory.shared_with_host:
+        return _host_read_bytes_per_s()
     dtype = DTYPES[subject.caps.dtypes[0]]
-    num_rows = max(1, min(most_bytes, memory.free_bytes // 16) // (4096 * dtype.itemsize))
+    num_rows = max(1, min(_DEVICE_ARRAY_BYTES, memory.free_bytes // 16) // (4096 * dtype.itemsize))
     x, y = (subject.put(np.full((num_rows, 4096), value, dtype)) for value in (1, 2))
-    seconds = _fastest(subject, lambda: x + y)
+    seconds = _fastest(subject, lambda: x + y)  # two are read, one is written
     return 3 * num_rows * 4096 * dtype.itemsize / seconds if seconds else math.inf
+
+
+def _host_read_bytes_per_s() -> float:
+    """Of a scalar product, which writes nothing: new pages for a result would cost more than it."""
+    x, y = (np.ones(_HOST_ARRAY_BYTES // 4, np.float32) for _ in range(2))
+    return 2 * _HOST_ARRAY_BYTES / min(_timed(lambda: np.dot(x, y)) for _ in range(7))
 
 
 def _operations_per_s(subject: Subject) -> float:

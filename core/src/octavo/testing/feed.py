@@ -98,6 +98,6 @@ class Feed:
 
 
 def _same(result: NDArray[Any], expected: NDArray[Any]) -> bool:
-    """Whether all numbers are equal, and so are NaN and NaN; that bits survive put is no op's duty."""
+    """Whether all numbers are equal, NaN included; that every bit survives is not an op's duty."""
     wide = result.astype(np.float64), expected.astype(np.float64)
     return np.array_equal(*wide, equal_nan=True)

@@ -32,10 +32,10 @@ def gating_checks():
     return tuple(check for check in all_checks() if check.section != "performance")
 
 
-def run_suite(subject: Subject, *, quick: bool) -> list[Result]:
-    """The results of every gating check on one subject."""
+def run_suite(subject: Subject, *, quick: bool, checks=None) -> list[Result]:
+    """The results of every gating check on one subject, or of some."""
     results = []
-    for planned in plan_cases(subject, gating_checks(), quick=quick):
+    for planned in plan_cases(subject, checks or gating_checks(), quick=quick):
         is_planned = isinstance(planned, Planned)
         results.append(run_case(subject, planned) if is_planned else planned)
     subject.close()
@@ -43,8 +43,13 @@ def run_suite(subject: Subject, *, quick: bool) -> list[Result]:
 
 
 def failures_of(name: str) -> list[Result]:
-    """What the quick suite finds wrong with the mutant of that name."""
-    results = run_suite(all_mutants()[name].subject(), quick=True)
+    """What the quick suite finds wrong with the mutant of that name.
+
+    Where nobody claims that one check alone catches it, that check alone is run.
+    """
+    mutant = all_mutants()[name]
+    own = [check for check in gating_checks() if check.id == mutant.caught_by]
+    results = run_suite(mutant.subject(), quick=True, checks=None if mutant.only else own)
     return [result for result in results if result.status == "failed"]
 
 

@@ -113,7 +113,7 @@ class ForgetfulAttend(PlainOps):
         return super().attend(q, k, v, copied, plan, params, sinks)[0], cache
 
 
-@MUTANTS.caught_by("writes", "IndexError|reads otherwise", only=False)
+@MUTANTS.caught_by("writes", "IndexError|reads otherwise|NaN or infinity", only=False)
 class PlanByShapes(PlainBackend):
     """Plans are kept by the shapes of their batch, as if nothing else changed."""
 

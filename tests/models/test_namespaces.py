@@ -32,6 +32,7 @@ CONFIGS = {
     ),
 }
 
+
 @pytest.fixture(scope="module", autouse=True)
 def registered_trees():
     """What a JAX backend does at load: weights, caches and batches are arguments of a jit."""

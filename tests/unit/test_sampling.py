@@ -7,11 +7,11 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given
-from sampling_batches import make_batch, random_batch, random_logits, row_of, stratified
 
 from octavo.ops import sampling_numpy, sampling_portable
 from octavo.ops.sampling import sample, token_logprobs
 from octavo.philox import uniforms
+from sampling_batches import make_batch, random_batch, random_logits, row_of, stratified
 
 SAMPLERS = {
     "numpy": sampling_numpy.sample,

@@ -12,14 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from sampling_batches import (
-    ARRAY_FIELDS,
-    STATIC_FIELDS,
-    make_batch,
-    random_batch,
-    random_logits,
-    stratified,
-)
 from transformers.generation.logits_process import (
     LogitsProcessorList,
     MinNewTokensLengthLogitsProcessor,
@@ -39,6 +31,14 @@ from octavo.ops.sampling import sample, token_logprobs
 from octavo.ops.sampling_weights import steps_per_logit, weights
 from octavo.sampler import SamplerRows
 from octavo.sampling_params import SamplingParams
+from sampling_batches import (
+    ARRAY_FIELDS,
+    STATIC_FIELDS,
+    make_batch,
+    random_batch,
+    random_logits,
+    stratified,
+)
 
 NUM_DRAWS = 2048
 

@@ -14,6 +14,13 @@ _PIP = ("-m", "pip", "--disable-pip-version-check", "--quiet")
 # What would let the checkout, or the environment that runs the tests, shine through.
 _OWN_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 
+# JAX compiles for most of the time: with little optimisation, and each program once a session.
+_QUICK_COMPILATION = {
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+}
+
 
 @dataclass(frozen=True)
 class CleanEnvironment:
@@ -43,10 +50,8 @@ class CleanEnvironment:
         return {
             **kept,
             "PATH": os.pathsep.join([str(self.bin), os.environ["PATH"]]),
-            # What JAX compiles takes most of the time: quickly, and each program once a session.
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            **_QUICK_COMPILATION,
             "JAX_COMPILATION_CACHE_DIR": str(self.root / "compiled"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
 
     def run(self, *command: str | Path, folder: Path | None = None) -> str:

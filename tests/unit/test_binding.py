@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+import array_api_compat.numpy as xp
 import pytest
 
 from octavo.devices import Resolution
@@ -22,7 +23,7 @@ class ToyOps(PortableOps):
     """Says which implementation ran, in place of computing."""
 
     def __init__(self) -> None:
-        super().__init__(xp=None)
+        super().__init__(xp)
 
     def rms_norm(self, x, weight, eps):
         return "own norm"

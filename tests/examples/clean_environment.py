@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+_GENERATE = Path(__file__).with_name("generate_tokens.py")
 _PIP = ("-m", "pip", "--disable-pip-version-check", "--quiet")
 # What would let the checkout, or the environment that runs the tests, shine through.
 _OWN_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
@@ -95,3 +98,11 @@ def build_wheel(folder: Path, target: Path) -> Path:
     subprocess.run([sys.executable, *command], check=True)
     (wheel,) = set(target.glob("*.whl")) - before
     return wheel
+
+
+def generate(
+    environment: CleanEnvironment, model: Path, kind: str, cache_bytes: int
+) -> dict[str, Any]:
+    """What generate_tokens.py reports of a kind of device."""
+    report = environment.run("python", _GENERATE, model, kind, str(cache_bytes))
+    return json.loads(report.splitlines()[-1])

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
-from pathlib import Path
 
 import pytest
+from clean_environment import generate
 
 pytest.importorskip("jax", reason="the template runs on jax, which is not installed")
 
 FOLDER = "examples/backend-template"
-PROGRAM = Path(__file__).with_name("generate_tokens.py")
 AMPLE_BYTES, SCARCE_BYTES = 10_000_000, 200_000
 
 
@@ -80,11 +78,6 @@ for arguments, error in [((1, {}), DeviceError), ((0, {"threads": 2}), UsageErro
         "There is no device template:1; there is template:0.",
         "Backend 'template' has no options; it got {'threads': 2}.",
     ]
-
-
-def generate(environment, model, kind, cache_bytes):
-    report = environment.run("python", PROGRAM, model, kind, str(cache_bytes))
-    return json.loads(report.splitlines()[-1])
 
 
 def test_it_generates_what_numpy_does_whatever_is_swapped(environment, tiny_llama):

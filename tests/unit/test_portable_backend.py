@@ -119,6 +119,14 @@ def test_blocks_fork_within_one_cache(backend):
     assert contents(backend, cache) == [3, 2, 3, 4, 2, 2]
 
 
+def test_no_pairs_are_no_copies(backend):
+    cache = filled(backend, 2, on_host=False)
+    assert contents(backend, backend.copy_blocks(cache, cache, np.zeros((0, 2), np.int32))) == [
+        1,
+        2,
+    ]
+
+
 def test_a_tied_weight_is_shared(backend):
     table = backend.put(np.ones((4, 3), np.float32))
     assert backend.put_linear(table, None, "float32").weight is table

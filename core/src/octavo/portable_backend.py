@@ -88,8 +88,6 @@ class PortableBackend(ABC):
         """Gather, move between host and device where they differ, scatter."""
         if not len(pairs):
             return dst
-        if not len(pairs):
-            return dst
         from_blocks, to_blocks = _padded(pairs).T
         if isinstance(src.k, np.ndarray):
             rows = map_arrays(src, lambda stored: self.put(stored[from_blocks]))

@@ -51,6 +51,20 @@ def test_long_prefill_is_tiled(subject, monkeypatch):
         run_attention(subject, AttentionCase(case))
 
 
+def test_nothing_is_computed_of_memory_that_nobody_wrote(subject, monkeypatch):
+    """New memory may hold anything; arithmetic on a signalling NaN warns, as an error here."""
+
+    def full_of_signalling_nan(shape, dtype=float):
+        array = np.ndarray(shape, dtype)
+        array.view(np.uint8).fill(0xFF)
+        if array.dtype == np.float32:
+            array.view(np.uint32).fill(0x7FA00000)
+        return array
+
+    monkeypatch.setattr("octavo_cpu.kernels.decode.np.empty", full_of_signalling_nan)
+    run_attention(subject, AttentionCase(PagedCase(((9, 1), (3, 1), (20, 1)), soft_cap=0.5)))
+
+
 def test_plan_serves_layers_of_different_windows(subject):
     """Layers that share a block table, and so a plan, may still differ in what they see of it."""
     step = build_step(subject, PagedCase(((9, 1), (2, 9))), "float32")

@@ -124,7 +124,8 @@ def _make_batch(
     key_ranges: Sequence[KeyRange], heads: HeadShape, k: NDArray[Any], reader: KeyReader
 ) -> _Batch:
     longest = key_ranges[0].num_keys
-    scores = np.empty((len(key_ranges), heads.kv_heads, heads.group, longest), np.float32)
+    # Zeros: the soft-cap goes over paddings as well, before they are masked.
+    scores = np.zeros((len(key_ranges), heads.kv_heads, heads.group, longest), np.float32)
     pairs = list(zip(key_ranges, scores, strict=True))
     return _Batch(
         scores=scores,

@@ -68,7 +68,7 @@ def conform(
 ) -> None:
     """Prove an installed backend right: contract, ops, paging, engine, faults.
 
-    Each check runs in a process of its own kind: a crash or a hang is one failed case.
+    Checks run in a process of their own: a crash or a hang is one failed case.
 
     Exits with 0 if nothing failed, 1 if something did, 2 if a flag is wrong.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from octavo.api import UsageError
+from octavo_cpu.option_names import check_option_names
 
 __all__ = ["NumpyOptions"]
 
@@ -22,10 +22,7 @@ class NumpyOptions:
     @classmethod
     def parse(cls, options: Mapping[str, Any]) -> NumpyOptions:
         """Raise UsageError for an unknown option or a value that cannot be used."""
-        known = [field.name for field in fields(cls)]
-        for name in options:
-            if name not in known:
-                raise UsageError(_unknown_option(str(name), known))
+        check_option_names(options, (field.name for field in fields(cls)), "numpy")
         threads = options.get("threads")
         if threads is not None and not _is_positive_integer(threads):
             raise UsageError(
@@ -37,12 +34,3 @@ class NumpyOptions:
 
 def _is_positive_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _unknown_option(name: str, known: list[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    suggestion = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    return (
-        f"Backend 'numpy' has no option {name!r}.{suggestion} It has: {', '.join(known)}. "
-        "Mend [options.numpy] in plugins.toml."
-    )

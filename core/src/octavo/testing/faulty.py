@@ -175,8 +175,9 @@ class FaultyBackend:
         if fault.kind == "out_of_memory":
             raise MemoryError(f"{fault.message}: out of memory")
         if fault.kind == "hang":
-            is_released = self._released.wait(fault.seconds or _LONGEST_HANG_S)
-            if fault.seconds and not is_released:
+            limit_s = _LONGEST_HANG_S if fault.seconds is None else fault.seconds
+            is_released = self._released.wait(limit_s)
+            if fault.seconds is not None and not is_released:
                 return
         raise InjectedError(fault.message)
 

@@ -10,8 +10,9 @@ from octavo.testing import InjectedFault
 __all__ = ["parse_faults"]
 
 _FAULT = re.compile(
-    r"(?P<member>\w+):(?P<kind>\w+)@(?P<call>[1-9]\d*)(?P<onwards>\+?)"
-    r"(?::(?P<seconds>\d+(?:\.\d+)?)s)?"
+    r"(?P<member>\w+):(?P<kind>\w+)@(?P<call>[1-9]\d{0,8})(?P<onwards>\+?)"
+    r"(?::(?P<seconds>\d{1,5}(?:\.\d{1,6})?)s)?",
+    re.ASCII,
 )
 _MEMBERS = (
     "step",

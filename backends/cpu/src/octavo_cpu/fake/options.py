@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -10,10 +9,12 @@ from typing import Any
 from octavo.api import UsageError
 from octavo.testing import InjectedFault
 from octavo_cpu.fake.faults import parse_faults
+from octavo_cpu.option_names import check_option_names
 
 __all__ = ["FakeOptions"]
 
 _GIB = 1 << 30
+_LONGEST_S = 86_400.0  # a day: far longer than any test, and a time that every system can sleep
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,7 @@ class FakeOptions:
     @classmethod
     def parse(cls, options: Mapping[str, Any]) -> FakeOptions:
         """Raise UsageError for an unknown option or a value that cannot be used."""
-        known = [field.name for field in fields(cls)]
-        for name in options:
-            if name not in known:
-                raise UsageError(_unknown_option(str(name), known))
+        check_option_names(options, (field.name for field in fields(cls)), "fake")
         values = {name: _READERS[name](name, value) for name, value in options.items()}
         return cls(**values)
 
@@ -57,8 +55,8 @@ def _flag(name: str, value: object) -> bool:
 
 def _seconds(name: str, value: object) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 <= value < float("inf"):  # type: ignore[operator]  # a number
-        raise _refusal(name, value, "a number of seconds, at least 0")
+    if not is_number or not 0 <= value <= _LONGEST_S:  # type: ignore[operator]  # a number
+        raise _refusal(name, value, f"a number of seconds from 0 to {_LONGEST_S:.0f}")
     return float(value)  # type: ignore[arg-type]
 
 
@@ -73,12 +71,3 @@ _READERS: Mapping[str, Any] = {
 
 def _refusal(name: str, value: object, expectation: str) -> UsageError:
     return UsageError(f"Option {name} of backend 'fake' is {value!r}; expected {expectation}.")
-
-
-def _unknown_option(name: str, known: list[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    suggestion = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    return (
-        f"Backend 'fake' has no option {name!r}.{suggestion} It has: {', '.join(known)}. "
-        "Mend [options.fake] in plugins.toml, or the options that were passed."
-    )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 import tomllib
 
 import pytest
 from conform_toys import install_acme, run_conform
 
 from octavo.errors import PluginError
+from octavo.plugins import PluginRecord
 from octavo.testing.conform import Result
-from octavo.testing.gaps import Gap, GapTable, parse_gaps
+from octavo.testing.gaps import Gap, GapTable, parse_gaps, read_gaps
+from octavo.testing.patterns import matches_whole, matches_within
 
 CASES = [("ops.a", "ops.a"), ("ops.b", "ops.b[int8 2:3]"), ("ops.b", "ops.b[int4]")]
 FAILING = "def misbehave(rows):\n    if rows in (2, 3):\n        raise ArithmeticError('no')\n"
@@ -52,6 +55,50 @@ def test_a_good_file():
     text = gaps_file(entry("ops.b[*int8*]", "never", "no int8 units", backend="acme"))
     gaps = parse_gaps(tomllib.loads(text), "conformance.toml", ["acme", "other"])
     assert gaps == (Gap("ops.b[*int8*]", "never", "no int8 units", "acme"),)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"schema = 1\n" + b"#" * (1 << 18), "more than 262144 bytes"),
+        (b"schema = " + b"[" * 100_000, "cannot be read: its values are nested too deep"),
+        (b"schema = '\xff'", "cannot be read: 'utf-8' codec"),
+        (b"schema = ", "cannot be read: Invalid value"),
+    ],
+)
+def test_a_file_that_is_no_file_of_gaps_is_refused(tmp_path, monkeypatch, content, said):
+    package = tmp_path / "octavo_hostile"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "conformance.toml").write_bytes(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "octavo_hostile", raising=False)
+    record = PluginRecord("hostile", "octavo-hostile", "1", "octavo_hostile.plugin", "ok")
+    with pytest.raises(PluginError, match=f"conformance.toml of octavo-hostile .*{said}"):
+        read_gaps(record, "hostile")
+
+
+@pytest.mark.timeout(10)
+def test_a_pattern_of_many_stars_is_matched_without_going_back():
+    assert not matches_whole("*a" * 2_000 + "*b", "a" * 20_000)
+    assert matches_whole("*a" * 2_000 + "*", "a" * 20_000)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "whole", "within"),
+    [
+        ("ops.[a]", "ops.[a]", True, True),
+        ("ops.[a]", "ops.a", False, False),
+        ("OPS", "ops.a", False, True),
+        ("*", "", True, True),
+        ("ab*ba", "aba", False, False),
+        ("ab*ba", "abba", True, True),
+        ("a*b", "xaxbx", False, True),
+        ("b*a", "ab", False, False),
+    ],
+)
+def test_a_star_is_any_text_and_all_else_itself(pattern, text, whole, within):
+    assert (matches_whole(pattern, text), matches_within(pattern, text)) == (whole, within)
 
 
 def table(*checks):

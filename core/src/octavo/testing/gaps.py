@@ -34,6 +34,7 @@ GAP_KINDS = {
 """What a gap can be, and what each kind says."""
 
 _KEYS = ("check", "kind", "reason", "backend")
+_MAX_FILE_BYTES = 1 << 18  # a thousand entries
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,7 @@ def read_gaps(record: PluginRecord, backend: str) -> GapTable:
     if file is None:
         return GapTable()
     source = f"{GAP_FILE} of {record.distribution}"
-    try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise PluginError(f"{source} cannot be read: {error}.") from error
+    table = _read_toml(file, source)
     known_backends = tuple(spec.name for spec in record.backends)
     gaps = parse_gaps(table, source, known_backends)
     return GapTable(tuple(gap for gap in gaps if gap.backend in (None, backend)), source)
@@ -157,6 +155,21 @@ def _check_keys(table: Iterable[str], known: Iterable[str], place: str) -> None:
                 f"{place}: unknown key {key!r}.{did_you_mean(key, known)} "
                 f"Known keys: {choices(known)}."
             )
+
+
+def _read_toml(file: Traversable, source: str) -> dict[str, Any]:
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(_MAX_FILE_BYTES + 1)
+        if len(content) <= _MAX_FILE_BYTES:
+            return tomllib.loads(content.decode("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise PluginError(f"{source} cannot be read: {error}.") from error
+    except RecursionError as error:
+        raise PluginError(f"{source} cannot be read: its values are nested too deep.") from error
+    raise PluginError(
+        f"{source} has more than {_MAX_FILE_BYTES} bytes, which no list of gaps needs."
+    )
 
 
 def _find(module: str) -> Traversable | None:

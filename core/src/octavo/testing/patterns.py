@@ -5,9 +5,7 @@ Shell patterns will not do: ``[`` and ``?`` stand in ids.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from functools import cache
 
 from octavo.suggest import did_you_mean
 
@@ -16,12 +14,12 @@ __all__ = ["matches_whole", "matches_within", "nearest_id"]
 
 def matches_whole(pattern: str, *ids: str) -> bool:
     """Whether the pattern is one of the ids, from end to end."""
-    return any(_compiled(pattern).fullmatch(each) for each in ids)
+    return any(_is_match(pattern, each) for each in ids)
 
 
 def matches_within(pattern: str, *ids: str) -> bool:
     """Whether the pattern occurs in one of the ids; upper and lower case are one."""
-    return any(_compiled(pattern.lower()).search(each.lower()) for each in ids)
+    return any(_is_match(f"*{pattern.lower()}*", each.lower()) for each in ids)
 
 
 def nearest_id(pattern: str, ids: Iterable[str]) -> str:
@@ -29,6 +27,18 @@ def nearest_id(pattern: str, ids: Iterable[str]) -> str:
     return did_you_mean(pattern.strip("*"), dict.fromkeys(ids))
 
 
-@cache
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
+def _is_match(pattern: str, text: str) -> bool:
+    """Each part as early as it goes: nothing is tried twice, however many ``*`` there are."""
+    first, *others = pattern.split("*")
+    if not others:
+        return text == pattern
+    if not text.startswith(first):
+        return False
+    *middle, last = others
+    end = len(first)
+    for part in middle:
+        start = text.find(part, end)
+        if start < 0:
+            return False
+        end = start + len(part)
+    return text.endswith(last, end)

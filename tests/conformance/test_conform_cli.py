@@ -190,6 +190,26 @@ def test_what_a_backend_prints_does_not_reach_the_json(site):
         assert text in ended.stderr
 
 
+@pytest.mark.parametrize("noise", ["noise", "[1]", "[" * 100_000])
+def test_what_a_kernel_writes_to_every_file_is_one_failed_case(site, noise):
+    source = (
+        f"import os\nNOISE = {noise!r}.encode() + b'\\n'\n"
+        "def misbehave(rows):\n    for file in range(3, 30) if rows == 2 else ():\n"
+        "        try:\n            os.write(file, NOISE)\n"
+        "        except OSError:\n            pass\n"
+    )
+    install_acme(site, source)
+    ended = run_conform(site, "acme", "-k", "ops.linear", "--json")
+
+    found = json.loads(ended.stdout)
+    assert [each for each in statuses(found).values() if each != "passed"] == [
+        "failed",
+        "unclaimed",
+    ]
+    message = result_of(found, "ops.linear[rows=2]")["message"]
+    assert f"The process wrote no answer but '{noise[:20]}" in message
+
+
 def test_listing_the_cases_runs_none(site):
     install_acme(site, "import os\ndef misbehave(rows):\n    os._exit(3)\n")
     ended = run_conform(site, "acme", "--list", "--section", "ops")

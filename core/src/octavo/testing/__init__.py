@@ -1,4 +1,13 @@
-"""What a backend's author, and whoever tests with a backend, may import; all else may change."""
+"""The conformance suite, and what else a backend's author may test with.
+
+Others may rely on the names that these modules export; all else here may change.
+
+* ``suite``: the checks as pytest tests, ``from octavo.testing.suite import *``;
+* ``check`` and ``subject``: what a check is, and the backend that it is given;
+* ``oracle`` and ``tolerances``: the ops in float64, and how far a result may be from them;
+* ``paged_step``: a step over a poisoned cache of shuffled blocks, made from dense sequences;
+* ``faulty``: a proxy with faults in front of any backend, whose names this module exports as well.
+"""
 
 from __future__ import annotations
 

@@ -19,8 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-import octavo.errors
-from octavo.errors import OctavoError
+from octavo.errors import BackendError, DeviceError, OctavoError, PluginError, UsageError
 
 __all__ = ["WorkerDeathError", "WorkerProcess"]
 
@@ -29,10 +28,11 @@ _POLL_S = 0.2
 _GRACE_S = 5.0  # the worker ends itself at the limit and says where it was; after this it is killed
 _KEPT_LINES = 8  # of what a dying process wrote
 _OWN_CALLER = str(Path("octavo", "testing", "conform.py"))
+_ERRORS = {kind.__name__: kind for kind in (BackendError, DeviceError, PluginError, UsageError)}
 
 
 class WorkerDeathError(Exception):
-    """The process ended, or was ended, while it was being asked. The message says how."""
+    """The process ended, was ended or talked nonsense while it was asked; the message says how."""
 
 
 class WorkerProcess:
@@ -75,7 +75,9 @@ class WorkerProcess:
         if line is None:
             was_late = time.monotonic() - started_s >= limit_s
             raise WorkerDeathError(self._describe_death(doing, limit_s if was_late else None))
-        answer: dict[str, Any] = json.loads(line)
+        answer = _parse(line)
+        if answer is None:
+            raise WorkerDeathError(f"The process wrote no answer but {line[:80]!r} {doing}.")
         _raise_error_in(answer)
         return answer
 
@@ -186,7 +188,15 @@ def _ending(exit_code: int | None) -> str:
     return f"The process ended itself with exit code {shown}"
 
 
+def _parse(line: str) -> dict[str, Any] | None:
+    """None for what is no answer: native code may write to any file, this pipe's too."""
+    try:
+        answer = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
 def _raise_error_in(answer: Mapping[str, Any]) -> None:
     if "error" in answer:
-        kind = getattr(octavo.errors, answer["error"], OctavoError)
-        raise kind(answer["message"])
+        raise _ERRORS.get(answer["error"], OctavoError)(answer["message"])

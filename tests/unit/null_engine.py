@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from octavo.cache_sizing import plan_for
 from octavo.completion import Vocabulary
 from octavo.config import EngineConfig
-from octavo.engine_loader import build_engine, plan_for
+from octavo.engine_loader import build_engine
 from octavo.testing.null import NullBackend, NullModel, expected_token
 
 VOCAB_SIZE = 997

@@ -41,14 +41,6 @@ class CachePlan:
         )
 
     @property
-    def host_bytes(self) -> int:
-        """Host memory of the swap space."""
-        return sum(
-            group.bytes_per_block(self.limits.block_size) * count
-            for group, count in zip(self.groups, self.num_host_blocks, strict=True)
-        )
-
-    @property
     def bytes_per_token(self) -> int:
         """Cache bytes of one token over all groups, windows aside."""
         return sum(group.spec.bytes_per_token * len(group.layers) for group in self.groups)

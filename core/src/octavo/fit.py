@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from octavo.cache_plan import CachePlan
-from octavo.engine_loader import choose_dtype, plan_for
+from octavo.cache_sizing import plan_for
+from octavo.dtype_choice import choose_dtype
 from octavo.errors import CapacityError
 from octavo.member_faults import close_backend, naming_faults
 

@@ -52,7 +52,7 @@ bench: $(VENV)/test.stamp ## Run the quick benchmarks; docs/benchmarks.md has th
 
 clean: ## Remove caches and built files
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
-	find core backends tests benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	find core backends examples tests benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-env: ## Remove .venv
 	rm -rf $(VENV)
@@ -76,7 +76,7 @@ $(VENV)/run.stamp: $(VENV)/made.stamp constraints.txt requirements/build.txt \
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/run.stamp requirements/test.txt requirements/oracles.txt
-	@echo "Installing what the tests need into $(VENV), torch, jax and transformers among it ..."
+	@echo "Installing what the tests need into $(VENV), torch, jax, mlx and transformers among it ..."
 	@$(PIP_INSTALL) --no-build-isolation $(addprefix -e ,$(DISTRIBUTIONS)) \
 		-r requirements/test.txt -r requirements/oracles.txt
 	@touch $@

@@ -20,7 +20,7 @@ import pytest
 REPO_ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("core", "backends/*", "examples/*")
 
-FRAMEWORKS = {"torch", "jax", "jaxlib", "triton"}
+FRAMEWORKS = {"torch", "jax", "jaxlib", "mlx", "triton"}
 ARRAY_LIBRARIES = FRAMEWORKS | {"numpy", "ml_dtypes", "array_api_compat", "array_api_extra", "cupy"}
 PLAIN_MODULES = ("octavo.request", "octavo.blocks", "octavo.scheduler")
 STANDARD_LIBRARY = sys.stdlib_module_names

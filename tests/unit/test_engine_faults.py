@@ -350,6 +350,9 @@ def test_a_hanging_step_ends_everybody_with_the_reason(stuck):
     assert engine.is_hung
     with pytest.raises(BackendError, match="step hangs"):
         Asked([1]).add_to(engine, "late")
+    with pytest.raises(BackendError, match="step_timeout_s=None comes too late"):
+        engine.step_timeout_s = None
+    assert engine.is_hung
     engine.close()
 
 

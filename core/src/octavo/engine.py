@@ -164,11 +164,16 @@ class Engine:
 
     @property
     def step_timeout_s(self) -> float | None:
-        """Longer than this no step may take; set it lower once what compiles has compiled."""
+        """Longer than this no step may take; set it lower once what compiles has compiled.
+
+        Setting it raises BackendError while a step hangs: the engine has stopped.
+        """
         return None if self._watchdog is None else self._watchdog.limit_s
 
     @step_timeout_s.setter
     def step_timeout_s(self, limit_s: float | None) -> None:
+        if self.is_hung:
+            raise BackendError(f"step_timeout_s={limit_s} comes too late. {self.failure}")
         self.close()
         self._watchdog = None if limit_s is None else Watchdog(limit_s)
 

@@ -14,7 +14,7 @@ from octavo.isolation import describe
 if TYPE_CHECKING:
     from octavo.backend import Backend
 
-__all__ = ["close_backend", "explain", "is_out_of_memory", "naming_faults"]
+__all__ = ["close_backend", "explain", "naming_faults"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _MEMORY_ADVICE = {
 _MEMORY_ADVICE["put_linear"] = _MEMORY_ADVICE["put"]
 
 
-def is_out_of_memory(error: BaseException) -> bool:
+def _is_out_of_memory(error: BaseException) -> bool:
     """Whether it says that memory is short, in the words of NumPy, torch, JAX or a driver."""
     text = f"{type(error).__name__} {error}".lower()
     return isinstance(error, MemoryError) or any(
@@ -42,7 +42,7 @@ def explain(error: BaseException, member: str = "step") -> str:
     advice = _MEMORY_ADVICE.get(member, _MEMORY_ADVICE["step"])
     if isinstance(error, OctavoError):
         return str(error)  # says all that there is to say
-    return f"{describe(error)}.{' ' + advice if is_out_of_memory(error) else ''}"
+    return f"{describe(error)}.{' ' + advice if _is_out_of_memory(error) else ''}"
 
 
 class _NamingFaults:
@@ -64,7 +64,7 @@ class _NamingFaults:
         except OctavoError:
             raise
         except Exception as error:
-            kind = CapacityError if is_out_of_memory(error) else BackendError
+            kind = CapacityError if _is_out_of_memory(error) else BackendError
             raise kind(
                 f"Backend {self._name!r} failed in {member}: {explain(error, member)}"
             ) from error

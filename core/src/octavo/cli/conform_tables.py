@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from octavo.testing.conform import Result
     from octavo.testing.report import CheckSummary, Report
 
-__all__ = ["print_report", "summary_line"]
+__all__ = ["print_report"]
 
 _SHOWN_PER_CHECK = 3
 """Failures of one check that are told in full; its others are most often the same one."""
@@ -37,10 +37,10 @@ def print_report(report: Report, rerun: Rerun) -> None:
     print_performance([each for each in report.results if each.check.startswith("performance.")])
     _print_reasons(report)
     _print_failures(report.failures, rerun)
-    print(printable(summary_line(report)))
+    print(printable(_summary_line(report)))
 
 
-def summary_line(report: Report) -> str:
+def _summary_line(report: Report) -> str:
     """The whole run in one line."""
     counts = report.counts
     wrong = len(report.failures)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from octavo.testing.subject import Subject
 
 __all__ = [
-    "LOADS",
     "Planned",
     "Result",
     "Status",
@@ -28,8 +27,6 @@ __all__ = [
 ]
 
 Status = Literal["passed", "failed", "unclaimed", "measured", "gap", "blocked"]
-LOADS = "contract.loads"
-"""The id of the check that loads the backend; if it fails, all but the contract is blocked."""
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from octavo.plugins import PluginRecord
     from octavo.testing.conform import Result
 
-__all__ = ["GAP_FILE", "GAP_KINDS", "Gap", "GapTable", "parse_gaps", "read_gaps"]
+__all__ = ["Gap", "GapTable", "parse_gaps", "read_gaps"]
 
-GAP_FILE = "conformance.toml"
-SCHEMA = 1
-GAP_KINDS = {
+_FILE_NAME = "conformance.toml"
+_SCHEMA = 1
+_KINDS = {
     "notimpl": "could be done, and nobody has",
     "notyet": "waits for something outside the backend: a driver, a library, a compiler",
     "never": "cannot be done on this hardware",
@@ -52,7 +52,7 @@ class GapTable:
     """The gaps of one backend."""
 
     gaps: tuple[Gap, ...] = ()
-    source: str = GAP_FILE
+    source: str = _FILE_NAME
     """Where they were read, for messages."""
 
     def gap_of(self, check_id: str, case_id: str) -> Gap | None:
@@ -100,7 +100,7 @@ def read_gaps(record: PluginRecord, backend: str) -> GapTable:
     file = _find(record.module)
     if file is None:
         return GapTable()
-    source = f"{GAP_FILE} of {record.distribution}"
+    source = f"{_FILE_NAME} of {record.distribution}"
     table = _read_toml(file, source)
     known_backends = tuple(spec.name for spec in record.backends)
     gaps = parse_gaps(table, source, known_backends)
@@ -112,9 +112,9 @@ def parse_gaps(
 ) -> tuple[Gap, ...]:
     """The entries of a file. Raises PluginError naming the fault."""
     _check_keys(table, ("schema", "gaps"), f"{source}, at the top level")
-    if table.get("schema") != SCHEMA or isinstance(table.get("schema"), bool):
+    if table.get("schema") != _SCHEMA or isinstance(table.get("schema"), bool):
         raise PluginError(
-            f"{source} has schema = {table.get('schema')!r}; this octavo reads schema = {SCHEMA}."
+            f"{source} has schema = {table.get('schema')!r}; this octavo reads schema = {_SCHEMA}."
         )
     entries = table.get("gaps", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -133,7 +133,7 @@ def _gap(entry: Mapping[str, Any], place: str, known_backends: tuple[str, ...]) 
     missing = [key for key in _KEYS if key not in entry and key != "backend"]
     if missing:
         raise PluginError(f"{place} has no {choices(missing)}; each gap needs check, kind, reason.")
-    _check_choice(entry["kind"], GAP_KINDS, f"{place}: kind")
+    _check_choice(entry["kind"], _KINDS, f"{place}: kind")
     if "backend" in entry:
         _check_choice(entry["backend"], known_backends, f"{place}: backend")
     return Gap(**entry)
@@ -178,7 +178,7 @@ def _find(module: str) -> Traversable | None:
     package = module if is_package else module.rpartition(".")[0]
     if not package:  # a plugin of one module has no package to put data in
         return None
-    file = importlib.resources.files(package) / GAP_FILE
+    file = importlib.resources.files(package) / _FILE_NAME
     return file if file.is_file() else None
 
 

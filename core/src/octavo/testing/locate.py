@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from octavo.testing.subject import Subject
 
-__all__ = ["locate", "place_of"]
+__all__ = ["locate"]
 
 _MEMBER = re.compile(r"\b(ops|backend|spec)\.(\w+)", re.IGNORECASE)
 _PORTABLE = "octavo.ops."
@@ -35,11 +35,11 @@ def locate(subject: Subject, look: str) -> str:
 
 def _places(subject: Subject, owner: str, name: str) -> Iterator[str]:
     if owner == "spec":
-        place = place_of(getattr(subject.spec, name))
+        place = _place_of(getattr(subject.spec, name))
     elif not subject.is_loaded:
         return
     elif owner == "ops":
-        place = place_of(getattr(subject.ops, name))
+        place = _place_of(getattr(subject.ops, name))
     else:
         place = _place_of_member(type(subject.backend), name)
     if place is not None:
@@ -50,13 +50,13 @@ def _place_of_member(backend: type, name: str) -> str | None:
     """A method or property; the class, where the member is mere data."""
     # Off the class: reading a property of an object would run it.
     member = inspect.getattr_static(backend, name, None)
-    place = place_of(member)
+    place = _place_of(member)
     if place is None and "__init__" in vars(backend):
-        place = place_of(vars(backend)["__init__"])
+        place = _place_of(vars(backend)["__init__"])
     return place
 
 
-def place_of(member: Any) -> str | None:
+def _place_of(member: Any) -> str | None:
     """Where a function, method or property is written; None for what has no Python source."""
     if isinstance(member, property):
         member = member.fget

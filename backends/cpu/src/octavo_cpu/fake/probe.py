@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from octavo.api import DeviceError, DeviceInfo, Probe
 
-__all__ = ["DEVICES_VARIABLE", "check_index", "probe"]
+__all__ = ["check_index", "probe"]
 
-DEVICES_VARIABLE = "OCTAVO_FAKE_DEVICES"
+_DEVICES_VARIABLE = "OCTAVO_FAKE_DEVICES"
 _MOST_DEVICES = 64
 
 
@@ -18,16 +18,16 @@ def probe() -> Probe:
     try:
         count = num_devices(os.environ)
     except ValueError as error:
-        return Probe(reason=str(error), install=f"set ${DEVICES_VARIABLE} to a number of devices")
+        return Probe(reason=str(error), install=f"set ${_DEVICES_VARIABLE} to a number of devices")
     return Probe(devices=tuple(DeviceInfo("fake", index, "no hardware") for index in range(count)))
 
 
 def num_devices(environ: Mapping[str, str]) -> int:
     """Raises ValueError for what is no number of devices."""
-    text = environ.get(DEVICES_VARIABLE, "").strip() or "1"
+    text = environ.get(_DEVICES_VARIABLE, "").strip() or "1"
     if not text.isdecimal() or not 0 <= int(text) <= _MOST_DEVICES:
         raise ValueError(
-            f"${DEVICES_VARIABLE} is {text!r}; expected a whole number from 0 to {_MOST_DEVICES}"
+            f"${_DEVICES_VARIABLE} is {text!r}; expected a whole number from 0 to {_MOST_DEVICES}"
         )
     return int(text)
 
@@ -38,6 +38,6 @@ def check_index(index: int) -> None:
     if not 0 <= index < count:
         present = ", ".join(f"fake:{place}" for place in range(count)) or "none"
         raise DeviceError(
-            f"There is no device fake:{index}; there is {present}. ${DEVICES_VARIABLE} says how "
+            f"There is no device fake:{index}; there is {present}. ${_DEVICES_VARIABLE} says how "
             "many there are."
         )

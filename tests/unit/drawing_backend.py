@@ -12,6 +12,7 @@ from null_engine import VOCAB_SIZE
 
 from octavo.ops.protocol import SampleResult
 from octavo.testing.null import NullBackend, NullModel
+from octavo.token_mask import TokenMask
 
 NAN = -9  # what a slot of the cache holds in place of a token
 POISON = VOCAB_SIZE - 1  # a prompt with this token makes each of its steps fail
@@ -106,8 +107,8 @@ def with_logprobs(ids):
     )
 
 
-@dataclasses.dataclass
-class EveryOther:
+@dataclasses.dataclass(eq=False)
+class EveryOther(TokenMask):
     """A token mask that allows even tokens, then odd ones, and so on."""
 
     num_accepted: int = 0

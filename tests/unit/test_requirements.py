@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from itertools import chain
 
 import pytest
 from packaging.requirements import Requirement
@@ -16,11 +17,12 @@ def read_requirements(path):
 
 
 def own_dependencies(repo_root):
-    """Third-party dependencies of core and the CPU backend."""
+    """Third-party dependencies of core and the CPU backend, those of extras included."""
     found = []
     for folder in ("core", "backends/cpu"):
         project = tomllib.loads((repo_root / folder / "pyproject.toml").read_text())["project"]
-        found += [Requirement(text) for text in project["dependencies"]]
+        extras = project.get("optional-dependencies", {}).values()
+        found += [Requirement(text) for text in chain(project["dependencies"], *extras)]
     return [requirement for requirement in found if requirement.name != "octavo"]
 
 

@@ -41,9 +41,9 @@ def one_row(prompt=(), output=(), **params) -> SamplerRows:
     return rows
 
 
-def adjusted(rows: SamplerRows, row: int = 0, masks=None) -> np.ndarray:
+def adjusted(rows: SamplerRows, row: int = 0) -> np.ndarray:
     """Logits of a row whose raw logits are all 1."""
-    batch = rows.build(int32(row), int32(9), masks)
+    batch = rows.build(int32(row), int32(9))
     return adjusted_logits(xp, np.ones((1, VOCAB_SIZE), np.float32), batch)[0]
 
 
@@ -196,15 +196,17 @@ def test_allowed_tokens_and_masks_meet():
     rows = one_row(allowed_token_ids=[3, 5, 7])
     set_row(rows, 1)
     allows_small = np.arange(VOCAB_SIZE) < 6
-    batch = rows.build(int32(1, 0, 0), int32(5, 5, 5), [None, allows_small, None])
+    allows_all = np.ones(VOCAB_SIZE, np.bool_)
+    masks = np.stack([allows_all, allows_small, allows_all])
+    batch = rows.build(int32(1, 0, 0), int32(5, 5, 5), masks)
     assert batch.mask[0].all()
     assert np.flatnonzero(batch.mask[1]).tolist() == [3, 5]
     assert np.flatnonzero(batch.mask[2]).tolist() == [3, 5, 7]
     assert not batch.plain
-    unmasked = rows.build(int32(1), int32(5), [None])
+    unmasked = rows.build(int32(1), int32(5))
     assert unmasked.mask is None
     assert unmasked.plain
-    masked = rows.build(int32(1), int32(5), [allows_small])
+    masked = rows.build(int32(1), int32(5), allows_small[None].copy())
     assert masked.mask.tolist() == [allows_small.tolist()]
     assert not masked.plain
 

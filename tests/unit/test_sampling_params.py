@@ -159,7 +159,8 @@ REFUSED = [
     ({"logit_bias": {1: math.inf}}, r"logit_bias\[1\]"),
     ({"output_kind": 0}, "output_kind=0 is not a RequestOutputKind; choose from .*DELTA"),
     ({"n": 2, "temperature": 0}, "n must be 1 when using greedy sampling, got 2"),
-    ({"structured_outputs": {"regex": "a"}}, "structured_outputs is not supported yet"),
+    ({"structured_outputs": {"rexeg": "a"}}, "no 'rexeg'. Did you mean 'regex'"),
+    ({"structured_outputs": "a"}, "must be a StructuredOutputs or a mapping with its names"),
     ({"thinking_token_budget": 0}, "thinking_token_budget is not supported yet"),
     *[
         ({name: value}, f"^{name} must be in .*got {value}")

@@ -14,16 +14,26 @@ if TYPE_CHECKING:
     from octavo.llm import LLM
     from octavo.outputs import RequestOutput
     from octavo.sampling_params import SamplingParams
+    from octavo.structured import StructuredOutputs
 
     __version__: str
 
-__all__ = ["LLM", "AsyncLLM", "RequestOutput", "SamplingParams", "__version__", "devices"]
+__all__ = [
+    "LLM",
+    "AsyncLLM",
+    "RequestOutput",
+    "SamplingParams",
+    "StructuredOutputs",
+    "__version__",
+    "devices",
+]
 
 _LAZY_HOMES = {
     "AsyncLLM": "octavo.async_llm",
     "LLM": "octavo.llm",
     "RequestOutput": "octavo.outputs",
     "SamplingParams": "octavo.sampling_params",
+    "StructuredOutputs": "octavo.structured",
 }
 
 

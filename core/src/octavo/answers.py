@@ -40,7 +40,8 @@ class Answers:
                 continue  # a further answer to the same prompt, forked below; or one that failed
             previous = completion
             if row in unusable:
-                if self._refuse(completion):
+                is_barred = completion.token_mask is not None and row in result.barred_rows
+                if self._end_barred(completion) if is_barred else self._refuse(completion):
                     touched[served] = None
                 continue
             try:
@@ -121,6 +122,28 @@ class Answers:
             FinishReason.ERROR,
             "The model's logits for this request hold NaN, or its token mask allows no token, so "
             "no token can be sampled. The checkpoint, the backend or the mask is at fault.",
+        )
+        return True
+
+    def _end_barred(self, completion: Completion) -> bool:
+        """Its mask and its options leave no token: it ends. Whether there is news."""
+        served, mask = completion.served, completion.token_mask
+        if mask is not None and mask.may_end and mask.failure is None:
+            num_forks, completion.num_pending_forks = completion.num_pending_forks, 0
+            completion.complete_text(FinishReason.STOP)
+            self._scheduler.finish(completion, FinishReason.STOP)
+            if num_forks:
+                self._add_missing(served, FinishReason.STOP)
+            return served.streams or served.finished
+        failure = None if mask is None else mask.failure
+        self.end(
+            served,
+            FinishReason.ERROR,
+            f"The answer cannot go on within structured_outputs: {failure}."
+            if failure is not None
+            else "What structured_outputs allows next is excluded by this request's other options "
+            "(allowed_token_ids, bad_words, ignore_eos or min_tokens), so that no "
+            "token can be sampled. Loosen one of them.",
         )
         return True
 

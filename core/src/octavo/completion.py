@@ -108,6 +108,8 @@ class Completion(Request):
             return FinishReason.STOP
         if self.reads_text and self.read_text() is not None:
             return FinishReason.STOP
+        if self.token_mask is not None and self.token_mask.is_finished:
+            return FinishReason.STOP
         if len(self.output_token_ids) >= self.max_tokens:
             return FinishReason.LENGTH
         return None
@@ -133,10 +135,9 @@ class Completion(Request):
         if isinstance(self.stop_reason, str):
             return  # cut at the stop string already
         ids = self.output_token_ids
-        stopped_by_token = (
-            reason is FinishReason.STOP and not self.params.include_stop_str_in_output
-        )
-        end = len(ids) - 1 if stopped_by_token else len(ids)
+        ends_with_stop = bool(ids) and ids[-1] in self.stop_token_ids
+        leaves_out = reason is FinishReason.STOP and not self.params.include_stop_str_in_output
+        end = len(ids) - 1 if ends_with_stop and leaves_out else len(ids)
         detokenizer = self._open_detokenizer()
         rest = detokenizer.push(ids[self._num_detokenized : end]) + detokenizer.flush()
         emitted, _ = self._stops.push(rest)

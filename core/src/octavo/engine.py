@@ -16,6 +16,8 @@ from octavo.prompts import Prompt, read_prompt
 from octavo.recovery import Recovery
 from octavo.request import FinishReason
 from octavo.served_request import ServedRequest
+from octavo.structured.compiler import GrammarCompiler
+from octavo.structured.params import checked_structured_outputs
 from octavo.watchdog import Hang, Watchdog
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class Engine:
         self._max_logprobs = max_logprobs
         self._answers = Answers(scheduler, vocabulary)
         self._recovery = Recovery(scheduler)
+        self._grammars = GrammarCompiler(vocabulary)
         self._watchdog: Watchdog | None = None
         self.step_timeout_s = step_timeout_s
         self._served: dict[str, ServedRequest] = {}
@@ -112,11 +115,21 @@ class Engine:
             cache_salt=self._cache_salt(cache_salt, len(token_ids)),
             use_prefix_cache=params.prompt_logprobs is None,
         )
-        completion.token_mask = token_mask
+        completion.token_mask = self._token_mask(params, token_mask)
         self.scheduler.add(completion)
         self._num_requests += 1
         served.completions.append(completion)
         self._served[request_id] = served
+
+    def _token_mask(self, params: SamplingParams, given: TokenMask | None) -> TokenMask | None:
+        structured = checked_structured_outputs("structured_outputs", params.structured_outputs)
+        if structured is None:
+            return given
+        if given is not None:
+            raise UsageError(
+                "A request has structured_outputs and a token_mask of its own; leave one out."
+            )
+        return self._grammars.mask_for(structured, ignore_eos=params.ignore_eos)
 
     def _cache_salt(self, salt: str | None, prompt_len: int) -> tuple[str | None, int] | None:
         model_salt = self.model.prefix_salt(prompt_len)

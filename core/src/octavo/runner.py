@@ -19,6 +19,7 @@ from octavo.sampler import SamplerRows
 from octavo.samples import Samples
 from octavo.scheduling.config import PreemptionCosts
 from octavo.step import make_step, map_arrays
+from octavo.token_mask import allowed_tokens
 
 if TYPE_CHECKING:
     from octavo.backend import Backend
@@ -55,6 +56,8 @@ class StepResult:
     completions: list[Completion]
     samples: Samples
     prompt_logprobs: list[PromptLogprobs]
+    barred_rows: frozenset[int] = frozenset()
+    """Unusable rows of which masks and bans together had left no token."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ class Runner:
         sampling = self._sampler.build(
             sampled_rows,
             ends[wanted.seq_index],
-            masks=_token_masks(sampled),
+            allowed_tokens([c.token_mask for c in sampled], self._vocab_size),
             sample_indices=wanted.sample_indices,
         )
         logits_rows = self._buckets.pad_rows(
@@ -129,7 +132,12 @@ class Runner:
         samples, prompt_samples = self._run(batch, sampling, prompt_spans)
         self._record(sampled_rows, samples.token_ids)
         self._measure(time.perf_counter() - started_s, int(last_tokens[-1]) + 1, num_seqs)
-        return StepResult(sampled, samples, _split_by_span(prompt_spans, prompt_samples))
+        return StepResult(
+            sampled,
+            samples,
+            _split_by_span(prompt_spans, prompt_samples),
+            _barred_rows(sampling, samples.unusable_rows),
+        )
 
     def _admit(self, schedule: Schedule) -> None:
         for completion in cast("list[Completion]", schedule.new_requests):
@@ -255,11 +263,18 @@ def _check_token_ids(token_ids: Int32, num_sampled: int, vocab_size: int) -> Non
         )
 
 
-def _token_masks(
-    completions: Sequence[Completion],
-) -> list[NDArray[np.bool_] | None] | None:
-    masks = [None if c.token_mask is None else c.token_mask.allowed() for c in completions]
-    return masks if any(mask is not None for mask in masks) else None
+def _barred_rows(sampling: SamplingBatch, unusable_rows: frozenset[int]) -> frozenset[int]:
+    if sampling.mask is None:
+        return frozenset()
+    barred = set()
+    for row in unusable_rows:
+        rows, values = np.asarray(sampling.bias_rows), np.asarray(sampling.bias_values)
+        banned = (rows == row) & np.isneginf(values)
+        allowed = sampling.mask[row].copy()
+        allowed[sampling.bias_ids[banned]] = False
+        if not allowed.any():
+            barred.add(row)
+    return frozenset(barred)
 
 
 def _split_by_span(spans: Sequence[_PromptSpan], samples: Samples | None) -> list[PromptLogprobs]:

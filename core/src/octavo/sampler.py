@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,13 +103,13 @@ class SamplerRows:
         self,
         rows: Int32,
         positions: Int32,
-        masks: Sequence[Mask | None] | None = None,
+        mask: Mask | None = None,
         sample_indices: Int32 | None = None,
     ) -> SamplingBatch:
         """What to sample for ``rows``, whose new tokens will stand at ``positions``.
 
-        A row may repeat, with a sample index for each place. ``masks`` are bool[vocab], True =
-        allowed, or None, for each place.
+        A row may repeat, with a sample index for each place. ``mask`` is bool[places, vocab], True
+        = allowed; it must not be used afterwards.
         """
         floats: Array = self._floats[:, rows]
         integers: Array = self._integers[:, rows]
@@ -117,7 +117,7 @@ class SamplerRows:
         adjustments = {
             i: self._adjustments[int(rows[i])] for i in np.flatnonzero(self._adjusts[rows]).tolist()
         }
-        mask = self._mask(len(rows), adjustments, masks or ())
+        mask = self._restricted(mask, len(rows), adjustments)
         seen_rows, seen_ids, seen_counts = _gather_seen(adjustments)
         bias_rows, bias_ids, bias_values = _gather_bias(adjustments)
         return SamplingBatch(
@@ -156,20 +156,15 @@ class SamplerRows:
         seeds, request_keys = self._keys[:, rows]
         return uniforms(seeds, request_keys, sample_indices, positions)
 
-    def _mask(
-        self,
-        num_rows: int,
-        adjustments: dict[int, RowAdjustments],
-        masks: Sequence[Mask | None],
-    ) -> Array | None:
-        """bool[rows, vocab], or None if no row restricts its tokens."""
-        chosen = [(i, mask) for i, mask in enumerate(masks) if mask is not None]
-        chosen += [(i, a.allowed) for i, a in adjustments.items() if a.allowed is not None]
-        if not chosen:
-            return None
-        mask = np.ones((num_rows, self._vocab_size), np.bool_)
-        for i, row_mask in chosen:
-            mask[i] &= row_mask
+    def _restricted(
+        self, mask: Mask | None, num_rows: int, adjustments: dict[int, RowAdjustments]
+    ) -> Mask | None:
+        """bool[rows, vocab] with allowed_token_ids, or None if no row restricts its tokens."""
+        restricting = [(i, a.allowed) for i, a in adjustments.items() if a.allowed is not None]
+        if mask is None and restricting:
+            mask = np.ones((num_rows, self._vocab_size), np.bool_)
+        for i, allowed in restricting:
+            cast("Mask", mask)[i] &= allowed
         return mask
 
 

@@ -21,6 +21,7 @@ from octavo.sampling_checks import (
     checked_token_ids,
     refuse_outside_vocabulary,
 )
+from octavo.structured.params import StructuredOutputs, checked_structured_outputs
 from octavo.suggest import choices, did_you_mean
 
 __all__ = ["RequestOutputKind", "SamplingParams"]
@@ -31,7 +32,7 @@ _MIN_TEMPERATURE = 0.01
 _MAX_ANSWERS = 16_384
 _INT64 = (-(2**63), 2**63 - 1)
 _INT32_MAX = 2**31 - 1
-_NOT_YET = ("structured_outputs", "thinking_token_budget")
+_NOT_YET = ("thinking_token_budget",)
 _BOOLEANS = (
     "ignore_eos",
     "detokenize",
@@ -107,8 +108,11 @@ class SamplingParams:
     """Text whose last token is banned wherever it would complete it."""
     truncate_prompt_tokens: int | None = None
     """Keep only so many tokens at the prompt's end; -1: what the context holds."""
-    structured_outputs: Any = None
-    """Not there yet; refused."""
+    structured_outputs: StructuredOutputs | Mapping[str, Any] | None = field(
+        default=None, hash=False
+    )
+    """What the answer must look like: one of json, regex, choice, grammar, json_object,
+    structural_tag. Where it is complete and nothing may follow, the answer ends."""
     thinking_token_budget: int | None = None
     """Not there yet; refused."""
 
@@ -123,6 +127,7 @@ class SamplingParams:
         self._check_counts()
         self._check_stops()
         self._check_tokens()
+        self._set("structured_outputs", checked_structured_outputs)
         self._normalise_temperature()
 
     @classmethod

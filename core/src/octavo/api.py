@@ -19,7 +19,15 @@ from octavo.errors import (
     UsageError,
 )
 from octavo.hookspecs import hookimpl
-from octavo.spec import API_VERSION, AttentionSpec, BackendSpec, DeviceInfo, ModelSpec, Probe
+from octavo.spec import (
+    API_VERSION,
+    AttentionSpec,
+    BackendSpec,
+    DeviceInfo,
+    ModelSpec,
+    ParserSpec,
+    Probe,
+)
 
 if TYPE_CHECKING:
     from octavo.backend import Backend, Capabilities, MemoryInfo
@@ -42,12 +50,30 @@ if TYPE_CHECKING:
         SamplingBatch,
     )
     from octavo.ops.storage import PortableCache, PortableLinear
+    from octavo.parsing import (
+        ArgumentShape,
+        CallReading,
+        CallShape,
+        MalformedCall,
+        ModelClues,
+        Opener,
+        ReasoningFormat,
+        ToolCallFormat,
+        ToolDefinition,
+        ToolGrammar,
+        json_call_shapes,
+        read_json_call,
+        read_json_calls,
+        read_space,
+        read_value,
+    )
     from octavo.portable_backend import PortableBackend
     from octavo.step_trees import each_step_tree, step_tree
 
 __all__ = [
     "API_VERSION",
     "Activation",
+    "ArgumentShape",
     "Array",
     "AttentionParams",
     "AttentionPlan",
@@ -56,6 +82,8 @@ __all__ = [
     "BackendError",
     "BackendSpec",
     "Cache",
+    "CallReading",
+    "CallShape",
     "Capabilities",
     "CapacityError",
     "DeviceError",
@@ -64,11 +92,15 @@ __all__ = [
     "KVGroup",
     "KVSpec",
     "LinearWeight",
+    "MalformedCall",
     "MemoryInfo",
+    "ModelClues",
     "ModelLoadError",
     "ModelSpec",
     "OctavoError",
+    "Opener",
     "Ops",
+    "ParserSpec",
     "PluginError",
     "PortableBackend",
     "PortableCache",
@@ -76,15 +108,24 @@ __all__ = [
     "PortableOps",
     "Probe",
     "QuantizedTensor",
+    "ReasoningFormat",
     "RopeSpec",
     "SampleResult",
     "SamplingBatch",
     "StepBatch",
+    "ToolCallFormat",
+    "ToolDefinition",
+    "ToolGrammar",
     "UsageError",
     "each_step_tree",
     "hookimpl",
     "host_memory",
+    "json_call_shapes",
     "make_plans",
+    "read_json_call",
+    "read_json_calls",
+    "read_space",
+    "read_value",
     "step_tree",
 ]
 
@@ -109,6 +150,23 @@ _LAZY_NAMES = {
         "SamplingBatch",
     ),
     "octavo.ops.storage": ("PortableCache", "PortableLinear"),
+    "octavo.parsing": (
+        "ArgumentShape",
+        "CallReading",
+        "CallShape",
+        "MalformedCall",
+        "ModelClues",
+        "Opener",
+        "ReasoningFormat",
+        "ToolCallFormat",
+        "ToolDefinition",
+        "ToolGrammar",
+        "json_call_shapes",
+        "read_json_call",
+        "read_json_calls",
+        "read_space",
+        "read_value",
+    ),
     "octavo.portable_backend": ("PortableBackend",),
     "octavo.step_trees": ("each_step_tree", "step_tree"),
 }

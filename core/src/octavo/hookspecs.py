@@ -1,4 +1,4 @@
-"""The three hooks of a plugin; all are cold: called once, when plugins are loaded."""
+"""The four hooks of a plugin; all are cold: called once, when plugins are loaded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pluggy
 
-from octavo.spec import AttentionSpec, BackendSpec, ModelSpec
+from octavo.spec import AttentionSpec, BackendSpec, ModelSpec, ParserSpec
 
 __all__ = [
     "PROJECT",
@@ -14,6 +14,7 @@ __all__ = [
     "octavo_register_attention",
     "octavo_register_backends",
     "octavo_register_models",
+    "octavo_register_parsers",
 ]
 
 PROJECT = "octavo"
@@ -36,3 +37,8 @@ def octavo_register_models(register: Callable[[ModelSpec], None]) -> None:
 @hookspec
 def octavo_register_attention(register: Callable[[AttentionSpec], None]) -> None:
     """Add an implementation of attention or cache ops to a named backend."""
+
+
+@hookspec
+def octavo_register_parsers(register: Callable[[ParserSpec], None]) -> None:
+    """Add a format of tool calls or of reasoning."""

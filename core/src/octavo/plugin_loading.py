@@ -12,7 +12,7 @@ import pluggy
 from octavo import hookspecs
 from octavo.discovery import Candidate
 from octavo.isolation import Fault, GuardedCall, describe, time_limit_s
-from octavo.spec import AttentionSpec, BackendSpec, ModelSpec
+from octavo.spec import AttentionSpec, BackendSpec, ModelSpec, ParserSpec
 from octavo.spec_checks import check_spec
 from octavo.suggest import choices, did_you_mean
 
@@ -28,6 +28,7 @@ _SPEC_TYPES: dict[str, type] = {
     "octavo_register_backends": BackendSpec,
     "octavo_register_models": ModelSpec,
     "octavo_register_attention": AttentionSpec,
+    "octavo_register_parsers": ParserSpec,
 }
 
 
@@ -38,6 +39,7 @@ class Registered:
     backends: list[BackendSpec] = field(default_factory=list)
     models: list[ModelSpec] = field(default_factory=list)
     attention: list[AttentionSpec] = field(default_factory=list)
+    parsers: list[ParserSpec] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
 
 
@@ -68,7 +70,7 @@ def _load(candidate: Candidate) -> Registered:
     if registered.faults:
         # Raised in the hook already, which may have caught it.
         raise registered.faults[0]
-    if not (registered.backends or registered.models or registered.attention):
+    if not any(_lists_of(registered).values()):
         raise Fault("its hooks registered nothing")
     return registered
 
@@ -117,21 +119,24 @@ def _call_hook(
 
 
 def _registrar(registered: Registered, spec_type: type, distribution: str) -> Callable[[Any], None]:
-    lists: dict[type, list[Any]] = {
-        BackendSpec: registered.backends,
-        ModelSpec: registered.models,
-        AttentionSpec: registered.attention,
-    }
-
     def register(spec: Any) -> None:
         try:
             check_spec(spec, spec_type, distribution)
         except Fault as fault:
             registered.faults.append(fault)
             raise
-        lists[spec_type].append(spec)
+        _lists_of(registered)[spec_type].append(spec)
 
     return register
+
+
+def _lists_of(registered: Registered) -> dict[type, list[Any]]:
+    return {
+        BackendSpec: registered.backends,
+        ModelSpec: registered.models,
+        AttentionSpec: registered.attention,
+        ParserSpec: registered.parsers,
+    }
 
 
 def _one_line(error: BaseException) -> str:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from octavo.discovery import Candidate, find_candidates, normalized
 from octavo.isolation import Fault
 from octavo.plugin_loading import load_plugin
 from octavo.policy import Policy
-from octavo.spec import AttentionSpec, BackendSpec, ModelSpec
+from octavo.spec import AttentionSpec, BackendSpec, ModelSpec, ParserSpec
 
 __all__ = ["PluginRecord", "Plugins", "load_plugins"]
 
@@ -33,10 +33,12 @@ class PluginRecord:
     backends: tuple[BackendSpec, ...] = ()
     models: tuple[ModelSpec, ...] = ()
     attention: tuple[AttentionSpec, ...] = ()
+    parsers: tuple[ParserSpec, ...] = ()
 
     def broken(self, reason: str) -> PluginRecord:
         """The same plugin, refused."""
-        return replace(self, status="broken", reason=reason, backends=(), models=(), attention=())
+        nothing: dict[str, Any] = {"backends": (), "models": (), "attention": (), "parsers": ()}
+        return replace(self, status="broken", reason=reason, **nothing)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,11 @@ class Plugins:
     def attention(self) -> tuple[AttentionSpec, ...]:
         """Attention and cache implementations that plugins add."""
         return tuple(spec for record in self.records for spec in record.attention)
+
+    @property
+    def parsers(self) -> tuple[ParserSpec, ...]:
+        """Formats of tool calls and of reasoning that plugins add or replace."""
+        return tuple(spec for record in self.records for spec in record.parsers)
 
     @property
     def broken(self) -> tuple[PluginRecord, ...]:
@@ -124,6 +131,7 @@ def _load_one(candidate: Candidate) -> PluginRecord:
         backends=tuple(registered.backends),
         models=tuple(registered.models),
         attention=tuple(registered.attention),
+        parsers=tuple(registered.parsers),
     )
 
 
@@ -160,6 +168,8 @@ def _claimed_names(record: PluginRecord) -> Iterator[str]:
         yield f"the architecture {model.architecture!r}{place}"
     for attention in record.attention:
         yield f"the attention backend {attention.name!r} of backend {attention.backend!r}"
+    for parser in record.parsers:
+        yield f"the {parser.kind} parser {parser.name!r}"
 
 
 def _refuse_duplicates(records: list[PluginRecord]) -> list[PluginRecord]:

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from octavo.backend import Backend
+    from octavo.parsing.clues import ModelClues
+    from octavo.parsing.reasoning import ReasoningFormat
+    from octavo.parsing.tool_format import ToolCallFormat
 
-__all__ = ["API_VERSION", "AttentionSpec", "BackendSpec", "DeviceInfo", "ModelSpec", "Probe"]
+__all__ = [
+    "API_VERSION",
+    "AttentionSpec",
+    "BackendSpec",
+    "DeviceInfo",
+    "ModelSpec",
+    "ParserSpec",
+    "Probe",
+]
 
 API_VERSION = 1
 """Version of the plugin interface; append-only, and core accepts this one and the one before."""
@@ -69,3 +80,18 @@ class ModelSpec:
     build: Callable[..., Any]
     backend: str | None = None  # replaces the architecture on this backend only
     api_version: int = API_VERSION
+
+
+@dataclass(frozen=True)
+class ParserSpec:
+    """How a family of models writes tool calls, or its reasoning.
+
+    The parser of a plugin replaces the built-in one of its kind and name.
+    """
+
+    name: str
+    kind: Literal["tool_calls", "reasoning"]
+    summary: str
+    load: Callable[[], ToolCallFormat | ReasoningFormat]
+    detect: Callable[[ModelClues], bool]  # whether a model writes so
+    api_version: int

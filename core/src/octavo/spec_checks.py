@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from octavo.isolation import Fault
-from octavo.spec import API_VERSION, AttentionSpec, BackendSpec, ModelSpec
+from octavo.spec import API_VERSION, AttentionSpec, BackendSpec, ModelSpec, ParserSpec
 
 __all__ = ["check_api_version", "check_spec"]
 
@@ -65,6 +65,13 @@ _FIELD_CHECKS: dict[type, dict[str, Check]] = {
         "architecture": _TEXT_CHECK,
         "build": _CALLABLE_CHECK,
         "backend": ("a backend's name or None", lambda value: value is None or _is_name(value)),
+    },
+    ParserSpec: {
+        "name": _NAME_CHECK,
+        "kind": ("'tool_calls' or 'reasoning'", lambda value: value in ("tool_calls", "reasoning")),
+        "summary": _TEXT_CHECK,
+        "load": _CALLABLE_CHECK,
+        "detect": _CALLABLE_CHECK,
     },
 }
 

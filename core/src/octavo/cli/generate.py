@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from octavo.cli.options import ENGINE_OPTIONS, SAMPLING_OPTIONS, with_options
+from octavo.cli.options import (
+    ENGINE_OPTIONS,
+    SAMPLING_OPTIONS,
+    STRUCTURED_OPTIONS,
+    with_options,
+)
 from octavo.cli.sampling import check_sampling_flags, sampling_params
+from octavo.cli.structured import structured_flags
 from octavo.errors import RequestFailedError, UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["generate", "read_prompt_file"]
 
 
-@with_options(ENGINE_OPTIONS, SAMPLING_OPTIONS)
+@with_options(ENGINE_OPTIONS, SAMPLING_OPTIONS, STRUCTURED_OPTIONS)
 def generate(
     model: Annotated[str, typer.Argument(help="A .gguf file, a folder, or a hub name.")],
     prompts: Annotated[list[str] | None, typer.Argument(help="One or more prompts.")] = None,
@@ -35,6 +41,7 @@ def generate(
     ] = False,
     engine: dict[str, Any] | None = None,
     sampling: dict[str, Any] | None = None,
+    structured: dict[str, Any] | None = None,
 ) -> None:
     """Continue one or more prompts; several run as one batch.
 
@@ -47,14 +54,17 @@ def generate(
       octavo generate model.gguf --file prompts.txt --json > answers.jsonl
 
       echo "The capital of France is" | octavo generate model.gguf --temperature 0
+
+      octavo generate model.gguf "Is water wet?" --choice yes --choice no
     """
     texts = _read_prompts(prompts or [], file)
+    sampling = {**(sampling or {}), **structured_flags(structured or {})}
     check_sampling_flags(sampling)
     from octavo.llm import LLM  # heavy: only when there is something to run
 
     llm = LLM(model, **(engine or {}))
     try:
-        params = sampling_params(llm, sampling or {})
+        params = sampling_params(llm, sampling)
         if len(texts) == 1 and not as_json and params.n == 1:
             _stream(llm, texts[0], params)
         else:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-__all__ = ["ENGINE_OPTIONS", "SAMPLING_OPTIONS", "Option", "with_options"]
+__all__ = ["ENGINE_OPTIONS", "SAMPLING_OPTIONS", "STRUCTURED_OPTIONS", "Option", "with_options"]
 
 Result = TypeVar("Result")
 
@@ -36,6 +36,10 @@ def _engine(parameter: str, kind: Any, text: str, *flags: str) -> Option:
 
 def _sampling(parameter: str, kind: Any, text: str, *flags: str) -> Option:
     return Option(parameter, kind, text, "Sampling", flags)
+
+
+def _structured(parameter: str, kind: Any, text: str, *flags: str) -> Option:
+    return Option(parameter, kind, text, "Structured output", flags)
 
 
 ENGINE_OPTIONS = (
@@ -82,6 +86,13 @@ SAMPLING_OPTIONS = (
     _sampling("repetition_penalty", float, "Divides the logits of tokens seen so far."),
     _sampling("min_tokens", int, "Shortest answer in tokens."),
     _sampling("ignore_eos", bool, "Go on past the end-of-text token."),
+)
+
+STRUCTURED_OPTIONS = (
+    _structured("json_schema", str, "JSON that matches this schema: a file, or the schema itself."),
+    _structured("regex", str, "Text that matches this regular expression as a whole."),
+    _structured("choice", list[str], "One of these texts; repeat the flag for each."),
+    _structured("grammar", str, "Text that this file's grammar (Lark or GBNF) yields."),
 )
 
 

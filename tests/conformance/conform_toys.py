@@ -31,6 +31,13 @@ def _has_a_name(subject, _value):
         raise CheckFailure("The backend has no name.")
 
 
+def _loads(subject, _value):
+    try:
+        subject.spec.load(0, {}).close()
+    except Exception as error:
+        raise CheckFailure(f"It does not load: {error}") from error
+
+
 def _speed(subject, seconds):
     if seconds is None:
         raise CheckFailure("The clock stands still.")
@@ -68,6 +75,7 @@ CHECKS = (
         lambda _: [Case("1x3", 1e-3), Case("stuck", None)],
     ),
 )
+LOADING_CHECKS = (Check("contract", "loads", "It loads.", "spec.load", _loads), *CHECKS)
 CASE_IDS = [
     "contract.name",
     *(f"ops.linear[rows={rows}]" for rows in ROWS),
@@ -122,19 +130,21 @@ def environment(site: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONIOENCODING": "utf-8", "COLUMNS": "200", **own}
 
 
-def conform_command(*arguments: str) -> list[str]:
+def conform_command(*arguments: str, checks: str = "CHECKS") -> list[str]:
     """``octavo conform`` with the toy checks in place of the suite."""
     script = (
-        "import octavo.testing.run as run; run.DEFAULT_CHECKS = 'conform_toys:CHECKS'; "
+        f"import octavo.testing.run as run; run.DEFAULT_CHECKS = 'conform_toys:{checks}'; "
         "from octavo.cli.main import main; main()"
     )
     return [sys.executable, "-c", script, "conform", *arguments]
 
 
-def run_conform(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_conform(
+    site: Path, *arguments: str, checks: str = "CHECKS"
+) -> subprocess.CompletedProcess[str]:
     """Run it to its end."""
     return subprocess.run(
-        conform_command(*arguments),
+        conform_command(*arguments, checks=checks),
         env=environment(site),
         cwd=site,
         capture_output=True,

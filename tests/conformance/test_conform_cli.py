@@ -300,9 +300,53 @@ def test_a_backend_that_cannot_be_loaded_blocks_all_but_the_contract(site, load,
     assert ended.returncode == 1
     record = json.loads(ended.stdout)
     blocked = ["ops.linear", "ops.linear_again", "performance.linear"]
-    assert statuses(record) == {**dict.fromkeys(blocked, "blocked"), "contract.name": "passed"}
+    assert statuses(record) == {"contract.name": "passed", **dict.fromkeys(blocked, "blocked")}
+    assert [result["id"] for result in record["results"]] == ["contract.name", *blocked]
     assert said in result_of(record, "ops.linear")["message"]
     assert record["capabilities"] is None
+
+
+def test_the_first_failure_is_why_a_backend_cannot_be_loaded_and_not_what_that_blocks(site):
+    install_acme(site, "def load(index, options):\n    raise RuntimeError('no driver')\n")
+    ended = run_conform(site, "acme", "-x", "--json", checks="LOADING_CHECKS")
+
+    assert ended.returncode == 1
+    (result,) = json.loads(ended.stdout)["results"]
+    assert (result["id"], result["status"]) == ("contract.loads", "failed")
+    assert result["message"] == "It does not load: no driver"
+
+
+def test_a_load_that_ends_the_process_is_not_tried_again(site):
+    source = (
+        "import os\ndef load(index, options):\n"
+        "    with open('loads', 'a') as loads:\n        loads.write('.')\n    os._exit(7)\n"
+    )
+    install_acme(site, source)
+    ended = run_conform(site, "acme", "--json", checks="LOADING_CHECKS")
+
+    record = json.loads(ended.stdout)
+    assert statuses(record)["contract.loads"] == "failed"
+    result = result_of(record, "contract.loads")
+    assert "ended itself with exit code 7 while the backend was loaded" in result["message"]
+    assert result["where"].startswith("octavo_acme/plugin.py:")
+    assert (site / "loads").read_text("utf-8") == "."
+
+
+def test_what_blocks_much_is_told_once(site):
+    source = (
+        "import os\ndef misbehave(rows):\n    open('gone', 'w').close()\n    os._exit(3)\n"
+        "whole_load = load\n"
+        "def load(index, options):\n    if os.path.exists('gone'):\n"
+        "        raise RuntimeError('the device has fallen off the bus')\n"
+        "    return whole_load(index, options)\n"
+    )
+    install_acme(site, source)
+    ended = run_conform(site, "acme", "--no-performance")
+
+    (line,) = (line for line in ended.stdout.splitlines() if line.startswith("BLOCKED"))
+    assert line == "BLOCKED 9 times, in ops.linear, ops.linear_again"
+    assert ended.stdout.count("fallen off the bus") == 1
+    assert ended.stderr.count("BLOCKED") == 1
 
 
 def test_a_plugin_that_ends_the_process_is_an_error_and_no_crash(site):
@@ -357,6 +401,7 @@ def test_ctrl_c_ends_both_processes_and_shows_what_is_known(site):
     assert "3 passed, 0 failed" in out.splitlines()[-1]
     assert "Interrupted" in out.splitlines()[-1]
     assert "Traceback" not in err
+    assert "interrupted in ops.linear[rows=3]" in err.splitlines()
     record = json.loads((site / "report.json").read_text("utf-8"))
     assert (record["interrupted"], record["summary"]["ok"]) == (True, False)
     with pytest.raises(ProcessLookupError):

@@ -124,10 +124,11 @@ def _run_all(run: SuiteRun, *, stop_at_first: bool) -> None:
     from octavo.cli.conform_progress import show_progress
 
     _print_to_stderr(f"{run.reason}; {len(run.cases)} cases")
-    with show_progress(run.cases) as progress, _until_interrupted(run):
+    with show_progress(run.num_results) as progress, _until_interrupted(run):
         for result in run.results(progress.start):
             progress.finish(result)
-            if stop_at_first and run.report.failures:
+            # Not at a blocked case: what it is blocked by fails by itself.
+            if stop_at_first and result.status == "failed" and result in run.report.failures:
                 return
 
 
@@ -138,6 +139,7 @@ def _until_interrupted(run: SuiteRun) -> Iterator[None]:
     except KeyboardInterrupt:
         run.kill()
         run.report.was_interrupted = True
+        _print_to_stderr(f"interrupted in {run.current}")
 
 
 def _write(report: Report, request: SuiteRequest, *, as_json: bool, output: Path | None) -> None:

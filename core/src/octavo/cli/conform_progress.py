@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -32,9 +32,8 @@ class ConformProgress(Protocol):
 
 
 @contextmanager
-def show_progress(cases: Sequence[ListedCase]) -> Iterator[ConformProgress]:
-    """Progress on standard error over the cases to run, in sections, in their order."""
-    totals = Counter(case.check.section for case in cases)
+def show_progress(totals: Mapping[str, int]) -> Iterator[ConformProgress]:
+    """Progress on standard error, for each section with its number of results, in order."""
     if not sys.stderr.isatty():
         lines = _Lines(totals)
         yield lines
@@ -59,10 +58,11 @@ def show_progress(cases: Sequence[ListedCase]) -> Iterator[ConformProgress]:
 class _Lines:
     """One line for each failure when it happens, and for each section when it is through."""
 
-    def __init__(self, totals: Counter[str]) -> None:
+    def __init__(self, totals: Mapping[str, int]) -> None:
         self._totals = totals
         self._section = ""
         self._found: Counter[str] = Counter()
+        self._blocked_by: set[str] = set()
 
     def start(self, case: ListedCase) -> None:
         self._enter(case.check.section)
@@ -70,6 +70,10 @@ class _Lines:
     def finish(self, result: Result) -> None:
         self._enter(result.check.partition(".")[0])
         self._found[result.status] += 1
+        if result.status == "blocked" and result.message in self._blocked_by:
+            return  # what blocks one case often blocks hundreds
+        if result.status == "blocked":
+            self._blocked_by.add(result.message)
         if result.status in _WRONG:
             self._print(f"{result.status.upper()} {result.id}")
 
@@ -91,7 +95,7 @@ class _Lines:
 class _Bars:
     """One bar for each section, with the case that runs."""
 
-    def __init__(self, bars: Progress, totals: Counter[str]) -> None:
+    def __init__(self, bars: Progress, totals: Mapping[str, int]) -> None:
         self._bars = bars
         self._wrong: Counter[str] = Counter()
         self._tasks: dict[str, Any] = {
@@ -104,8 +108,6 @@ class _Bars:
 
     def finish(self, result: Result) -> None:
         section = result.check.partition(".")[0]
-        if section not in self._tasks:  # none of its cases could be listed
-            self._tasks[section] = self._bars.add_task(section, total=1, wrong="", current="")
         self._wrong[section] += result.status in _WRONG
         wrong = f"{self._wrong[section]} failed" if self._wrong[section] else ""
         self._bars.update(self._tasks[section], advance=1, wrong=wrong, current="")

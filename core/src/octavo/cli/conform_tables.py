@@ -22,6 +22,9 @@ _SHOWN_PER_CHECK = 3
 
 _SHOWN_BRIEFLY = 12
 
+_NAMED_PER_REASON = 4
+"""Checks that are named of those which one reason blocks."""
+
 Rerun = Callable[[str], list[str]]
 """The command line that runs a check or case again, by its id."""
 
@@ -36,7 +39,9 @@ def print_report(report: Report, rerun: Rerun) -> None:
             print_table(section, columns, rows)
     print_performance([each for each in report.results if each.check.startswith("performance.")])
     _print_reasons(report)
-    _print_failures(report.failures, rerun)
+    blocked, failures = _apart(report.failures)
+    _print_blocked(blocked)
+    _print_failures(failures, rerun)
     print(printable(_summary_line(report)))
 
 
@@ -91,6 +96,28 @@ def _print_reasons(report: Report) -> None:
         if result.status == "passed" and result.message
     ]
     print_table("Notes", ("check", "note"), notes)
+
+
+def _apart(wrong: Iterable[Result]) -> tuple[dict[str, list[Result]], list[Result]]:
+    """By reason, what one reason blocks too much of to be told apart; and all the rest."""
+    wrong = list(wrong)
+    blocked: dict[str, list[Result]] = {}
+    for result in wrong:
+        if result.status == "blocked":
+            blocked.setdefault(result.message, []).append(result)
+    many = {why: found for why, found in blocked.items() if len(found) > _SHOWN_PER_CHECK}
+    rest = [each for each in wrong if each.status != "blocked" or each.message not in many]
+    return many, rest
+
+
+def _print_blocked(blocked: Mapping[str, list[Result]]) -> None:
+    for why, results in blocked.items():
+        checks = list(dict.fromkeys(result.check for result in results))
+        more = len(checks) - _NAMED_PER_REASON
+        named = ", ".join(checks[:_NAMED_PER_REASON]) + (f" and {more} more" if more > 0 else "")
+        print(printable(f"BLOCKED {len(results)} times, in {named}"))
+        _print_labelled("what", why)
+        print()
 
 
 def _print_failures(failures: Iterable[Result], rerun: Rerun) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ __all__ = ["IsolatedSubject", "ListedCase", "Opened"]
 
 _END_LIMIT_S = 10.0
 _SETUP_LIMIT_S = 120.0  # to import, probe, load and list, however little a case may take
+_SIGN_OF_LIFE_S = 10.0  # of waiting for these, before it is said what is waited for
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class IsolatedSubject:
         self._on_output = on_output
         self._worker: WorkerProcess | None = None
         self._blocked: str | None = None
+        self._load_death: str | None = None
         self._places: dict[str, str] = {}  # where what a check looks at is written
 
     def open(self) -> Opened:
@@ -79,6 +83,8 @@ class IsolatedSubject:
         try:
             answer = self._ask("while the backend was loaded", do="load")
         except WorkerDeathError as death:
+            # Once is enough: most checks of the contract load it, and would hang for as long.
+            self._load_death = str(death)
             answer = {"blocked": f"The backend cannot be loaded. {death}"}
         self._blocked = answer.get("blocked")
         return answer.get("capabilities")
@@ -147,19 +153,33 @@ class IsolatedSubject:
     def _start(self) -> dict[str, Any]:
         if self._worker is None:
             self._worker = WorkerProcess(self._on_output)
-        return self._ask("while plugins were loaded", do="open", **self._arguments)
+        request = {**self._arguments, "load_death": self._load_death}
+        return self._ask("while plugins were loaded", do="open", **request)
 
     def _ask(self, doing: str, **request: Any) -> dict[str, Any]:
         if self._worker is None:
             self._start()
         assert self._worker is not None
         try:
-            is_case = request["do"] == "run"
-            limit_s = self._limit_s if is_case else max(self._limit_s, _SETUP_LIMIT_S)
-            return self._worker.ask(limit_s, doing, **request)
+            if request["do"] == "run":
+                return self._worker.ask(self._limit_s, doing, **request)
+            limit_s = max(self._limit_s, _SETUP_LIMIT_S)
+            with self._sign_of_life(doing, limit_s):
+                return self._worker.ask(limit_s, doing, **request)
         except WorkerDeathError:
             self.kill()
             raise
+
+    @contextmanager
+    def _sign_of_life(self, doing: str, limit_s: float) -> Iterator[None]:
+        text = f"No answer for {_SIGN_OF_LIFE_S:g} s {doing}; {limit_s:g} s are given.\n"
+        timer = threading.Timer(_SIGN_OF_LIFE_S, self._on_output, [text])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 class _CannotReviveError(Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import importlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
@@ -62,6 +63,7 @@ class SuiteRun:
             "checks": request.checks,
         }
         self._request = request
+        self._current: str | None = None
         self._subject = IsolatedSubject(arguments, request.limit_s, on_output)
         try:
             self._plan()
@@ -81,12 +83,22 @@ class SuiteRun:
     @property
     def cases(self) -> Sequence[ListedCase]:
         """What is to be run, in order."""
-        return self._cases
+        return [each for each in self._planned if isinstance(each, ListedCase)]
 
     @property
     def unlisted(self) -> Sequence[Result]:
         """What stands for checks whose cases cannot be listed."""
-        return self._unlisted
+        return [each for each in self._planned if isinstance(each, Result)]
+
+    @property
+    def num_results(self) -> Counter[str]:
+        """How many results each section will have, in order."""
+        return Counter(_check_of(each).partition(".")[0] for each in self._planned)
+
+    @property
+    def current(self) -> str | None:
+        """The id of the case that runs, or ran last."""
+        return self._current
 
     @property
     def reason(self) -> str:
@@ -106,10 +118,13 @@ class SuiteRun:
         self._subject.kill()
 
     def _judged_results(self, on_start: Callable[[ListedCase], object]) -> Iterator[Result]:
-        yield from self._unlisted
-        for case in self._cases:
-            on_start(case)
-            yield self._opened.gaps.judge(self._subject.run(case))
+        for each in self._planned:
+            if isinstance(each, Result):
+                yield each
+                continue
+            self._current = each.id
+            on_start(each)
+            yield self._opened.gaps.judge(self._subject.run(each))
 
     def _plan(self) -> None:
         request, started = self._request, dt.datetime.now(dt.UTC)
@@ -121,8 +136,15 @@ class SuiteRun:
         unlisted = [each for each in listed if isinstance(each, Result)]
         if not unlisted:  # else a gap may be for what could not be listed
             self._opened.gaps.check_against((case.check.id, case.id) for case in cases)
-        self._cases = request.selection.choose(cases, [result.check for result in unlisted])
-        self._unlisted = [each for each in unlisted if request.selection.takes_check(each.check)]
+        chosen = request.selection.choose(cases, [result.check for result in unlisted])
+        chosen_ids = {case.id for case in chosen}
+        self._planned: list[ListedCase | Result] = [
+            each
+            for group in listed
+            for each in ([group] if isinstance(group, Result) else group)
+            if each.id in chosen_ids
+            or (isinstance(each, Result) and request.selection.takes_check(each.check))
+        ]
         self.report = Report(
             backend=request.backend,
             distribution=self._opened.distribution,
@@ -135,3 +157,7 @@ class SuiteRun:
             checks={check.id: check.about for check in checks},
             started=started.isoformat(timespec="seconds"),
         )
+
+
+def _check_of(planned: ListedCase | Result) -> str:
+    return planned.check if isinstance(planned, Result) else planned.check.id

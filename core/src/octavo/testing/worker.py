@@ -8,6 +8,7 @@ output; both are taken away first, so that nothing a backend prints or reads can
 from __future__ import annotations
 
 import faulthandler
+import functools
 import importlib
 import json
 import logging
@@ -17,8 +18,8 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TextIO
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from octavo.errors import DeviceError, OctavoError, UsageError
 from octavo.testing.conform import Planned, Result, cases_of, run_case
@@ -67,12 +68,15 @@ class Worker:
         attention_backend: str | None,
         plugins_file: str | None,
         checks: str,
+        load_death: str | None,
     ) -> Answer:
         from octavo.testing.gaps import read_gaps
 
         module, _, name = checks.partition(":")
         self._checks = {each.id: each for each in getattr(importlib.import_module(module), name)}
         subject = _open_subject(backend, device, attention_backend, plugins_file)
+        if load_death is not None:
+            subject = _refusing_load(subject, load_death)
         self._subject = subject
         gaps = read_gaps(subject.record, backend)
         return {
@@ -150,6 +154,22 @@ def _open_subject(
     except DeviceError as error:
         raise UsageError(str(error)) from error
     return Subject(policy, plugins, resolve(device, backend, policy, plugins), attention_backend)
+
+
+class LoadEndedError(Exception):
+    """Loading the backend has ended an earlier process; the message says how."""
+
+
+def _refusing_load(subject: Subject, death: str) -> Subject:
+    """The subject with a ``load`` that says what became of its own, and does not try it again."""
+    spec = subject.spec
+
+    @functools.wraps(spec.load)
+    def load(*_: object) -> NoReturn:
+        raise LoadEndedError(death)
+
+    resolution = replace(subject.resolution, spec=replace(spec, load=load))
+    return replace(subject, resolution=resolution)
 
 
 def main() -> None:

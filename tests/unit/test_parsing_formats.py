@@ -400,6 +400,30 @@ def test_what_exceeds_a_limit_is_content(name, text):
         assert (answer.tool_calls, answer.content) == ((), text)
 
 
+@pytest.mark.parametrize(
+    ("name", "beginning"),
+    [
+        ("hermes", '<tool_call>{"name": "f", "arguments": {"a": "'),
+        ("qwen3_coder", "<function=f><parameter=a>"),
+        ("pythonic", "[f(a='"),
+    ],
+)
+def test_no_more_than_the_limit_is_held_back(name, beginning):
+    parser = parser_of(name, limits=ParsingLimits(max_call_chars=100))
+    fed = beginning
+    released = collect(parser.feed(beginning)).content
+    for _ in range(300):
+        released += collect(parser.feed("x")).content
+        fed += "x"
+        assert len(fed) - len(released) <= 100
+    assert fed.startswith(released)
+
+
+def test_pieces_of_two_calls_are_not_joined():
+    events = [ToolCallArguments(0, "a"), ToolCallArguments(0, "b"), ToolCallArguments(1, "c")]
+    assert merge_events(events) == [ToolCallArguments(0, "ab"), ToolCallArguments(1, "c")]
+
+
 def test_more_calls_than_the_limit_are_content():
     text = '<tool_call>{"name": "f"}</tool_call>' * 5
     answer = collect(events_of(parser_of("hermes", limits=ParsingLimits(max_calls=3)), [text]))

@@ -304,6 +304,12 @@ def test_literals_are_read_as_python_reads_them(literal):
     assert repr(actual) == repr(lists_for_tuples(expected))
 
 
+@pytest.mark.parametrize("literal", ["true", "[false, null]", r'"\/"', r'"\ud83d\ude00"'])
+def test_literals_of_json_are_read_as_json(literal):
+    (call,) = collect(run(tool_parser("pythonic"), [f"[f(a={literal})]"])).tool_calls
+    assert json.loads(call.arguments) == {"a": json.loads(literal)}
+
+
 def lists_for_tuples(value):
     if isinstance(value, tuple | list):
         return [lists_for_tuples(each) for each in value]

@@ -1,9 +1,9 @@
-"""Read Python literals as they arrive, by the rules of ast.literal_eval; nothing is evaluated.
+r"""Read Python literals as they arrive, by the rules of ast.literal_eval; nothing is evaluated.
 
 Of what ast.literal_eval takes, this leaves out what has no form in JSON (bytes, sets, complex
 numbers, keys that are no strings) and what no model writes in a call: triple quotes, strings that
-are joined by standing side by side, and numbers of another base than ten. ``true``, ``false`` and
-``null`` are read as JSON has them, because models mix the two.
+are joined by standing side by side, and numbers of another base than ten. ``true``, ``false``,
+``null`` and ``\/`` are read as JSON has them, because models mix the two.
 """
 
 from __future__ import annotations
@@ -27,7 +27,17 @@ _FLOAT = re.compile(
     rf"[-+]?(?:{_DIGITS}\.(?:{_DIGITS})?|\.{_DIGITS}|{_DIGITS}(?=[eE]))(?:[eE][-+]?{_DIGITS})?"
 )
 _NAMES = {"True": True, "False": False, "None": None, "true": True, "false": False, "null": None}
-_ESCAPES = {"\n": "", "a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+_ESCAPES = {
+    "\n": "",
+    "/": "/",
+    "a": "\a",
+    "b": "\b",
+    "f": "\f",
+    "n": "\n",
+    "r": "\r",
+    "t": "\t",
+    "v": "\v",
+}
 _NUM_HEX_DIGITS = {"x": 2, "u": 4, "U": 8}
 
 

@@ -163,8 +163,18 @@ def test_a_schema_that_cannot_be_kept_is_refused_with_the_reason(byte_level, nam
         UsageError, match=rf"(?s)structured_outputs.json cannot be used: .*{reason}"
     ):
         byte_level.generate("x", structured(json=schema))
-    engine = byte_level.loaded.engine
-    assert not engine.has_unfinished_requests
+    assert not byte_level.loaded.engine.has_unfinished_requests
+
+
+def test_the_reason_is_about_what_the_user_wrote(byte_level):
+    with pytest.raises(UsageError) as caught:
+        byte_level.generate("x", structured(regex="(a"))
+    assert str(caught.value) == (
+        'structured_outputs.regex cannot be used: invalid regex "(a" (in regex): '
+        "regex parse error:\n    (a\n    ^\nerror: unclosed group"
+    )
+    with pytest.raises(UsageError, match=r"2\(4\): .*nothing(?s:.*)b: nothing"):
+        byte_level.generate("x", structured(grammar="start: b\nb: nothing"))
 
 
 @pytest.mark.parametrize(
@@ -326,7 +336,8 @@ def test_a_parser_at_its_limit_ends_its_request_with_the_reason(llm, monkeypatch
     from octavo.structured import compiler
 
     monkeypatch.setattr(compiler, "MAX_LEXER_STATES", 60)
-    params = structured(regex="(a|b)*a(a|b){14}", max_tokens=400, temperature=1.0)
+    params = structured(regex="((a|b)*a(a|b){14}c)+", max_tokens=900)
+    params = dataclasses.replace(params, seed=1, ignore_eos=True)  # on until something gives
     fine = structured(choice=["yes"])
     with pytest.raises(
         RequestFailedError, match="cannot go on within structured_outputs"

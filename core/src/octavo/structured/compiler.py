@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -22,6 +23,7 @@ __all__ = ["GrammarCompiler", "check_without_vocabulary"]
 
 _MAX_KEPT = 32  # compiled grammars: servers see the same few schemas again and again
 _MAX_REASON_LENGTH = 1000
+_PLACE = re.compile(r"^at \d+\(\d+\): ")
 _STACK_LOCK = threading.Lock()
 
 
@@ -108,6 +110,8 @@ def _limits(llguidance: Any) -> Any:
 
 def _refusal(structured: StructuredOutputs, error: str) -> UsageError:
     reason = readable_reason(error)
+    if structured.kind != "grammar":  # places in a text that the user has not written
+        reason = _PLACE.sub("", reason).partition("\n   1 | ")[0]
     if len(reason) > _MAX_REASON_LENGTH:
         reason = reason[:_MAX_REASON_LENGTH] + " …"
     return UsageError(f"structured_outputs.{structured.kind} cannot be used: {reason}")

@@ -353,3 +353,13 @@ def test_a_request_has_one_mask(byte_level):
         byte_level.loaded.engine.add_request(
             "0", "x", structured(choice=["a"]), token_mask=EveryOther()
         )
+
+
+def test_answers_that_must_be_empty_are(llm):
+    only = [llm.get_tokenizer().token_to_id("c")]
+    params = dataclasses.replace(structured(regex="a?"), allowed_token_ids=only, n=3)
+    for output in (llm.generate("Say:", params)[0], [*llm.stream("Say:", params)][-1]):
+        assert output.finished
+        assert [answer.finish_reason for answer in output.outputs] == ["stop"] * 3
+        assert [answer.text for answer in output.outputs] == [""] * 3
+    llm.loaded.engine.scheduler.check_integrity()

@@ -240,6 +240,14 @@ def test_a_wrong_flag_ends_with_2(site, arguments, said):
     assert "Traceback" not in ended.stderr
 
 
+def test_a_broken_plugin_is_no_wrong_flag(site):
+    install_acme(site, "raise RuntimeError('imported')")
+    ended = run_conform(site, "acme")
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "Plugin 'acme' of octavo-acme is broken" in ended.stderr
+
+
 @needs_posix
 def test_a_terminal_gets_a_line_for_each_section(site):
     import pty  # not on Windows

@@ -161,6 +161,13 @@ def test_a_capability_outside_its_values_is_refused(field, value):
     assert f"caps.{field} of backend 'toy' is {value!r}; expected" in message
 
 
+def test_an_unknown_cache_dtype_is_refused_with_those_there_are():
+    message = refusal(backend(caps=dataclasses.replace(CAPS, kv_dtypes=("fp8",))))
+    assert message.endswith(
+        "expected at least one of float32, float16, bfloat16, float8_e4m3fn, float8_e5m2, int8."
+    )
+
+
 def test_every_capability_is_checked():
     """A field added to Capabilities later needs a check of its own."""
     for field in dataclasses.fields(Capabilities):

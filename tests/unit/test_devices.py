@@ -224,7 +224,17 @@ def test_a_pinned_backend_with_auto_gets_its_own_kinds_only():
 
 def test_a_pinned_backend_serves_a_kind_outside_the_order():
     neuron = backend("neuron", ("neuron",))
-    assert choose("auto", NUMPY, neuron, backend="neuron").device.kind == "neuron"
+    chosen = choose("auto", NUMPY, neuron, backend="neuron")
+    assert chosen.reason == "neuron:0 through neuron, its first device"
+
+
+def test_a_pinned_backend_without_a_device_says_so_and_offers_no_other():
+    message = refused("auto", NUMPY, absent("torch", "cpu", "no torch"), backend="torch")
+    assert message.startswith(
+        "Backend 'torch' has no device that can be used: cpu of backend torch"
+    )
+    assert "no torch" in message
+    assert "octavo-cpu" not in message
 
 
 def test_loading_hands_over_the_index_and_the_merged_options():

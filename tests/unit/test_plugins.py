@@ -285,6 +285,24 @@ def test_malformed_metadata_of_one_distribution_breaks_only_that_one(site):
     assert "metadata cannot be read" in found.broken[0].reason
 
 
+@pytest.mark.parametrize("group", ["octavo.plugin", "octavo_plugins", "Octavo.Plugins"])
+def test_a_misspelt_group_is_shown_with_the_right_one(site, group):
+    record = load(install(site, "misfiled", entry_points=f"[{group}]\nmisfiled = nowhere\n"))[
+        "octavo-misfiled"
+    ]
+
+    assert record.status == "broken"
+    assert f"'misfiled' is in the group {group!r}" in record.reason
+    assert record.reason.endswith("the one that is read is 'octavo.plugins'")
+
+
+def test_groups_of_other_plugin_systems_are_their_own_business(site):
+    points = "[octavo_cuda.plugins]\na = b\n[console_scripts]\noctavo-plugins = c:d\n"
+    distribution = install(site, "elsewhere", entry_points=points)
+
+    assert distribution not in [record.distribution for record in load_plugins(policy()).records]
+
+
 def test_an_entry_point_to_a_missing_object_is_shown(site):
     points = "[octavo.plugins]\nmissing = octavo_missing_plugin:nowhere\n"
     record = load(install(site, "missing", entry_points=points))["octavo-missing"]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from octavo.backend import Backend, Capabilities
 from octavo.errors import BackendError
-from octavo.kv import KVSpec
+from octavo.kv import KV_DTYPES, KVSpec
 from octavo.ops.names import OP_NAMES
 from octavo.ops.protocol import Ops
 
@@ -149,11 +149,11 @@ def _caps_checks(caps: Capabilities) -> list[tuple[str, bool, str]]:
         (field, _is_ascending(getattr(caps, field)), "an ascending tuple of positive integers")
         for field in _BUCKETS
     ]
-    known_dtypes = ", ".join(sorted(_COMPUTE_DTYPES))
+    known_dtypes, known_kv_dtypes = ", ".join(sorted(_COMPUTE_DTYPES)), ", ".join(KV_DTYPES)
     return [
         *checks,
         ("dtypes", _is_subset(caps.dtypes), f"at least one of {known_dtypes}"),
-        ("kv_dtypes", _are_kv_dtypes(caps.kv_dtypes), "at least one dtype known to octavo.kv"),
+        ("kv_dtypes", _are_kv_dtypes(caps.kv_dtypes), f"at least one of {known_kv_dtypes}"),
         ("block_sizes", _are_positive(caps.block_sizes), "at least one positive integer"),
         ("max_head_dim", _are_positive((caps.max_head_dim,)), "a positive integer"),
     ]

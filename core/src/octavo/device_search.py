@@ -41,7 +41,8 @@ class DeviceSearch:
     def __init__(self, policy: Policy, plugins: Plugins, backend: str | None) -> None:
         self.policy = policy
         self._plugins = plugins
-        self._pinned = None if backend is None else self._backend_named(backend)
+        self.pinned = None if backend is None else self._backend_named(backend)
+        """The one backend that may serve; None if any may."""
         self._unserved_kinds: list[str] = []
         self._passed_over: list[str] = []
 
@@ -53,7 +54,7 @@ class DeviceSearch:
         """Usable devices that ``auto`` may choose, the best first. Probes as it goes."""
         for kind in self._automatic_kinds():
             serving = self._serving(kind)
-            specs = [spec for spec in serving if self._pinned or self._is_automatic(spec, kind)]
+            specs = [spec for spec in serving if self.pinned or self._is_automatic(spec, kind)]
             if specs or not serving:
                 yield from self._devices_of(kind, specs)
             for spec in serving if not specs else ():
@@ -79,9 +80,9 @@ class DeviceSearch:
 
     def _automatic_kinds(self) -> list[str]:
         """The policy's order; for a pinned backend its own kinds, those in the order first."""
-        if self._pinned is None:
+        if self.pinned is None:
             return list(self.policy.device_order)
-        own = self._pinned.device_kinds
+        own = self.pinned.device_kinds
         ordered = [kind for kind in self.policy.device_order if kind in own]
         return [*ordered, *(kind for kind in own if kind not in ordered)]
 
@@ -105,7 +106,7 @@ class DeviceSearch:
             if spec.automatic
         }
         unordered = sorted(served.difference(self.policy.device_order))
-        if unordered and self._pinned is None:
+        if unordered and self.pinned is None:
             warnings.append(f"{choices(unordered)} not in [devices] order of {self.policy.path}")
         return warnings
 
@@ -113,9 +114,9 @@ class DeviceSearch:
         """Raise DeviceError unless some backend (the pinned one, if any) serves the kind."""
         if self._serving(kind):
             return
-        if self._pinned is not None:
+        if self.pinned is not None:
             raise DeviceError(
-                f"Backend {self._pinned.name!r} serves {choices(self._pinned.device_kinds)}, "
+                f"Backend {self.pinned.name!r} serves {choices(self.pinned.device_kinds)}, "
                 f"not {kind}. {self._who_serves(kind)}"
             )
         served = {kind for spec in self._plugins.backends.values() for kind in spec.device_kinds}
@@ -133,7 +134,7 @@ class DeviceSearch:
 
     def _serving(self, kind: str) -> list[BackendSpec]:
         specs = order_backends(kind, self.policy, self._plugins)
-        return [spec for spec in specs if self._pinned in (None, spec)]
+        return [spec for spec in specs if self.pinned in (None, spec)]
 
     def _pass_over(
         self, kind: str, spec: BackendSpec, reason: str | None, install: str | None

@@ -90,9 +90,15 @@ def _resolve_request(request: DeviceRequest, search: DeviceSearch) -> Resolution
 
 
 def _resolve_automatically(search: DeviceSearch) -> Resolution:
+    pinned = search.pinned
     for spec, device in search.automatic_devices():
+        if pinned is not None:
+            return _resolution(spec, device, "its first device", search.notes())
         notes = [*search.notes(), *search.warnings()]
         return _resolution(spec, device, "chosen by auto", notes or ["the first in order"])
+    if pinned is not None:
+        found = "; ".join(search.notes())
+        raise DeviceError(f"Backend {pinned.name!r} has no device that can be used: {found}.")
     notes = [*search.notes(), *search.warnings()] or ["there was nothing to try"]
     raise DeviceError(
         f"No device can be used: {'; '.join(notes)}. What auto tries is [devices] order of "

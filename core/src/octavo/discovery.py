@@ -11,6 +11,7 @@ from octavo.isolation import describe
 __all__ = ["ENTRY_POINT_GROUP", "Candidate", "UnreadableMetadata", "find_candidates", "normalized"]
 
 ENTRY_POINT_GROUP = "octavo.plugins"
+_GROUP_HEADER = re.compile(r"^\s*\[(.*?)\]", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class UnreadableMetadata:
-    """A distribution that mentions the group, but whose metadata cannot be read."""
+    """A distribution that mentions the group, or means to, whose metadata is of no use."""
 
     distribution: str
     reason: str
@@ -47,17 +48,20 @@ def find_candidates() -> tuple[list[Candidate], list[UnreadableMetadata]]:
         name = _name_of(distribution)
         try:
             version = distribution.version or "unknown"
-            entry_points = [
-                entry_point
-                for entry_point in distribution.entry_points
-                if entry_point.group == ENTRY_POINT_GROUP
-            ]
+            declared = list(distribution.entry_points)
         except Exception as error:  # noqa: BLE001 - kept and shown
             reason = f"its installed metadata cannot be read: {describe(error)}"
             unreadable.append(UnreadableMetadata(name, reason))
             continue
         candidates += [
-            Candidate(entry_point.name, name, version, entry_point) for entry_point in entry_points
+            Candidate(entry_point.name, name, version, entry_point)
+            for entry_point in declared
+            if entry_point.group == ENTRY_POINT_GROUP
+        ]
+        unreadable += [
+            UnreadableMetadata(name, _misfiled(entry_point))
+            for entry_point in declared
+            if _is_nearly_the_group(entry_point.group)
         ]
     candidates.sort(key=lambda candidate: (candidate.name, candidate.distribution))
     return candidates, unreadable
@@ -77,11 +81,26 @@ def _distributions_with_plugins() -> list[importlib.metadata.Distribution]:
 def _mentions_group(distribution: importlib.metadata.Distribution) -> bool:
     # A look at the raw text spares parsing the metadata of everything that is installed.
     try:
-        return ENTRY_POINT_GROUP in (distribution.read_text("entry_points.txt") or "")
+        text = distribution.read_text("entry_points.txt") or ""
     except UnicodeDecodeError:
         return True  # reading it again reports the error under the distribution's name
     except OSError:
         return False
+    groups = (group.strip() for group in _GROUP_HEADER.findall(text))
+    return ENTRY_POINT_GROUP in text or any(map(_is_nearly_the_group, groups))
+
+
+def _is_nearly_the_group(group: str) -> bool:
+    """Whether a group is this one misspelt: ``octavo.plugin``, ``octavo_plugins``."""
+    letters = re.sub(r"[^a-z]", "", group.lower())
+    return group != ENTRY_POINT_GROUP and letters in ("octavoplugin", "octavoplugins")
+
+
+def _misfiled(entry_point: importlib.metadata.EntryPoint) -> str:
+    return (
+        f"its entry point {entry_point.name!r} is in the group {entry_point.group!r}; the one that "
+        f"is read is {ENTRY_POINT_GROUP!r}"
+    )
 
 
 def _name_of(distribution: importlib.metadata.Distribution) -> str:

@@ -140,7 +140,7 @@ class Worker:
 def _open_subject(
     backend: str, device: str, attention_backend: str | None, plugins_file: str | None
 ) -> Subject:
-    """The installed backend. UsageError if there is none of that name."""
+    """The installed backend. UsageError if there is none of that name, and nothing is broken."""
     from octavo.device_search import DeviceSearch
     from octavo.devices import resolve
     from octavo.plugins import load_plugins
@@ -152,6 +152,8 @@ def _open_subject(
     try:
         DeviceSearch(policy, plugins, backend)
     except DeviceError as error:
+        if plugins.broken:  # what they would have registered is not known
+            raise
         raise UsageError(str(error)) from error
     return Subject(policy, plugins, resolve(device, backend, policy, plugins), attention_backend)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -72,22 +72,27 @@ def allowed_tokens(masks: Sequence[TokenMask | None], vocab_size: int) -> NDArra
             places.setdefault(mask, []).append(place)
     if not places:
         return None
+    computed = _compute(places)
+    if len(computed) == 1 and len(places) == len(masks) and computed[0][1] is not None:
+        return computed[0][1]  # one for each place, in order
+    table = np.ones((len(masks), vocab_size), np.bool_)
+    for members, rows in computed:
+        if rows is not None:
+            for row, mask in zip(rows, members, strict=True):
+                table[places[mask]] = row
+    return table
+
+
+def _compute(
+    masks: Iterable[TokenMask],
+) -> list[tuple[list[TokenMask], NDArray[np.bool_] | None]]:
+    """Masks and their rows, batch by batch; no rows where a mask allows everything."""
     batches: dict[MaskBatch, list[TokenMask]] = {}
-    singles = []
-    for mask in places:
+    computed: list[tuple[list[TokenMask], NDArray[np.bool_] | None]] = []
+    for mask in masks:
         if mask.batch is None:
-            singles.append(mask)
+            allowed = mask.allowed()
+            computed.append(([mask], None if allowed is None else allowed.copy()[None]))
         else:
             batches.setdefault(mask.batch, []).append(mask)
-    computed = [(batch.compute(members), members) for batch, members in batches.items()]
-    if computed and len(computed[0][0]) == len(masks):  # one for each place, in order
-        return computed[0][0]
-    table = np.ones((len(masks), vocab_size), np.bool_)
-    for mask in singles:
-        allowed = mask.allowed()
-        if allowed is not None:
-            table[places[mask]] = allowed
-    for rows, members in computed:
-        for row, mask in zip(rows, members, strict=True):
-            table[places[mask]] = row
-    return table
+    return computed + [(members, batch.compute(members)) for batch, members in batches.items()]

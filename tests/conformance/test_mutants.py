@@ -10,6 +10,9 @@ from plain_backend import DEVICE, SPEC
 
 from octavo.testing.subject import Subject
 
+# One fixture runs the suite on every mutant: minutes on a slow machine, charged to the first test.
+pytestmark = pytest.mark.timeout(1200)
+
 MUTANTS = all_mutants()
 CHECK_IDS = [check.id for check in gating_checks()]
 

@@ -28,9 +28,10 @@ class SmallBackend(PortableBackend):
     def __init__(self, xp, asarray):
         super().__init__(PortableOps(xp))
         self.asarray = asarray
+        self.shared_with_host = False
 
     def memory(self):
-        return MemoryInfo(1, 1)
+        return MemoryInfo(1, 1, self.shared_with_host)
 
     def put(self, array, dtype=None):
         return self.asarray(np.asarray(array, dtype))
@@ -63,9 +64,16 @@ def jax_backend():
     return DonatingBackend(jax.numpy, jax.numpy.asarray)
 
 
+@pytest.fixture(params=[False, True], ids=["own memory", "the host's memory"])
+def shared_with_host(request):
+    return request.param
+
+
 @pytest.fixture(params=[numpy_backend, torch_backend, jax_backend])
-def backend(request):
-    return request.param()
+def backend(request, shared_with_host):
+    made = request.param()
+    made.shared_with_host = shared_with_host
+    return made
 
 
 def filled(backend, num_blocks, *, on_host):
@@ -100,6 +108,16 @@ def test_a_cache_is_empty_and_of_the_spec(backend, on_host):
     assert tuple(cache.k.shape) == tuple(cache.v.shape) == (5, *BLOCK_SHAPE)
     assert contents(backend, cache) == [0] * 5
     assert isinstance(cache.k, np.ndarray) or not on_host
+
+
+def test_a_cache_in_the_hosts_memory_is_what_put_made_of_zeros():
+    """Not written once more, so that what ``put`` shares stays untouched until it is used."""
+    backend = numpy_backend()
+    backend.shared_with_host = True
+    shared = []
+    backend.asarray = lambda array: shared.append(array) or array
+    cache = backend.make_kv(SPEC, 5, 4)
+    assert (cache.k is shared[0], cache.v is shared[1], len(shared)) == (True, True, 2)
 
 
 @pytest.mark.parametrize("to_host", [False, True])

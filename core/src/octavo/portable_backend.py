@@ -80,6 +80,11 @@ class PortableBackend(ABC):
         dtype = numpy_dtype(spec.dtype)
         if on_host:
             return PortableCache(*(np.zeros((num_blocks, *block_shape), dtype) for _ in "kv"))
+        if self.memory().shared_with_host:
+            # Where ``put`` shares memory, zeros that nobody has touched take neither time nor room.
+            return PortableCache(
+                *(self.put(np.zeros((num_blocks, *block_shape), dtype)) for _ in "kv")
+            )
         # Repeated on the device, where a whole cache of zeros need not be sent.
         block, index = self.put(np.zeros((1, *block_shape), dtype)), self.put(_zeros(num_blocks))
         return PortableCache(*(self.ops.xp.take(block, index, axis=0) for _ in "kv"))

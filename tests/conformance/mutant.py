@@ -23,6 +23,7 @@ class Mutant:
     spec: Mapping[str, Any] = field(default_factory=dict)  # fields of the BackendSpec to change
     make_subject: Callable[[], Subject] | None = None  # in place of all of these
     only: bool = True  # no other check catches it: without that check it would get through
+    quick: bool = True  # the quick level catches it already
 
     def subject(self) -> Subject:
         """The mutant as a subject of the suite."""

@@ -1,4 +1,4 @@
-"""Runs the quick level of the whole suite against every mutant, in as many processes as cores."""
+"""Runs the suite, mostly its quick level, against every mutant, in as many processes as cores."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def run_suite(subject: Subject, *, quick: bool, checks=None) -> list[Result]:
 
 
 def failures_of(name: str) -> list[Result]:
-    """What the quick suite finds wrong with the mutant of that name.
+    """What the suite finds wrong with the mutant of that name, at the level that is to catch it.
 
     Where nobody claims that one check alone catches it, that check alone is run.
     """
     mutant = all_mutants()[name]
     own = [check for check in gating_checks() if check.id == mutant.caught_by]
-    results = run_suite(mutant.subject(), quick=True, checks=None if mutant.only else own)
+    results = run_suite(mutant.subject(), quick=mutant.quick, checks=None if mutant.only else own)
     return [result for result in results if result.status == "failed"]
 
 
 def failures_of_all() -> dict[str, list[Result]]:
-    """What the quick suite finds wrong with each mutant."""
+    """What the suite finds wrong with each mutant."""
     names = list(all_mutants())
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=os.cpu_count(), mp_context=context) as pool:

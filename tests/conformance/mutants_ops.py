@@ -60,7 +60,7 @@ class EpsOutside(PlainOps):
         return (float32(x) / root * float32(weight)).astype(x.dtype)
 
 
-@MUTANTS.caught_by("add_rms_norm", "add_rms_norm has modified its argument number 2")
+@MUTANTS.caught_by("add_rms_norm", "add_rms_norm has modified its argument number 2", only=False)
 class FusedInPlace(PlainOps):
     """As some kernel libraries do: the sum overwrites the residual that was passed in."""
 

@@ -19,14 +19,16 @@ class OpMutants(list[Mutant]):
         super().__init__()
         self.section = section
 
-    def caught_by(self, check: str, says: str, *, only: bool = True):
+    def caught_by(self, check: str, says: str, *, only: bool = True, quick: bool = True):
         """Decorate a subclass of PlainOps or PlainBackend that ``section.check`` must catch."""
 
         def register(broken):
             load = backend_with(ops=broken) if issubclass(broken, PlainOps) else broken
             about = broken.__doc__.strip()
             caught_by = f"{self.section}.{check}"
-            self.append(Mutant(broken.__name__, about, caught_by, says, load=load, only=only))
+            self.append(
+                Mutant(broken.__name__, about, caught_by, says, load=load, only=only, quick=quick)
+            )
             return broken
 
         return register

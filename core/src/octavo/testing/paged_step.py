@@ -32,7 +32,6 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
 _BIG = 100.0  # poison where NaN cannot be stored: a hundred times what real values are
-_NUM_SPARE_BLOCKS = 2
 
 
 @dataclass(frozen=True)
@@ -46,12 +45,14 @@ class PagedCase:
     block_size: int = 4
     window: int | None = None
     soft_cap: float | None = None
+    scale: float | None = None  # None: head_dim ** -0.5
     sinks: bool = False
     causal: bool = True
     shuffled: bool = True
     padded_tokens: int = 0
     padded_seqs: int = 0
     kv_dtype: str | None = None  # None: as q
+    spare_blocks: int = 2  # that belong to nobody
 
     @property
     def label(self) -> str:
@@ -192,7 +193,7 @@ class Layout:
     def of(cls, case: PagedCase, rng: np.random.Generator) -> Layout:
         """Blocks for each sequence of a case, in a random order where it asks for one."""
         needed = [-(-(past + new) // case.block_size) for past, new in case.seqs]
-        num_blocks = 1 + sum(needed) + _NUM_SPARE_BLOCKS
+        num_blocks = 1 + sum(needed) + case.spare_blocks
         order = np.arange(1, num_blocks, dtype=np.int32)
         if case.shuffled:
             order = rng.permutation(order)

@@ -32,6 +32,10 @@ class Tolerance:
     relative: float
     absolute: float
 
+    def scaled(self, unit: float) -> Tolerance:
+        """For results of the size of ``unit`` instead of 1."""
+        return Tolerance(self.relative, self.absolute * unit)
+
 
 def _equal(bound: float) -> Tolerance:
     return Tolerance(relative=bound, absolute=bound)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -37,6 +38,11 @@ Seqs: TypeAlias = tuple[tuple[int, int], ...]  # (tokens in the cache, tokens in
 
 KV_DTYPES = (*DTYPES, "float8_e4m3fn", "float8_e5m2", "int8")
 _MIXED: Seqs = ((9, 1), (3, 4), (0, 6))  # a decode, a chunk of a prompt, a whole prompt
+# Kernels of another kind may serve what is long: as many keys as fill a power of two, or one more.
+_LONG: Seqs = ((700, 1), (255, 1), (140, 20))
+_DECODES: Seqs = ((21, 1), (6, 1), (190, 1))  # kernels for steps without a prompt are others
+_WHOLE_SPLITS: Seqs = ((127, 1), (255, 1), (511, 1), (1023, 1), (320, 64))
+_ONE_KEY_MORE: Seqs = ((128, 1), (256, 1), (512, 1), (1024, 1), (321, 64))
 
 
 def _block_size(subject: Subject) -> int:
@@ -57,10 +63,25 @@ def lengths(subject: Subject) -> Rows:
         "one prompt": _paged(subject, ((0, 13),)),
         "odd lengths": _paged(subject, ((33, 1), (2, 37), (0, 33), (1, 1))),
         "prefill beside decode": _paged(subject, ((0, 9), (7, 1), (5, 3), (30, 1))),
+        **{
+            f"{count} decodes": _paged(
+                subject, tuple((i % 13, 1) for i in range(count)), heads=2, kv_heads=1, head_dim=8
+            )
+            for count in (64, 514)  # full tiles, and some that are not
+        },
+        "decodes beside a long prompt": _paged(
+            subject, ((30, 1), (0, 520), (9, 1), (0, 1)), heads=2, kv_heads=1, head_dim=8
+        ),
+        "whole splits": _paged(subject, _WHOLE_SPLITS, heads=2, kv_heads=1),
+        "a key beyond whole splits": _paged(subject, _ONE_KEY_MORE, heads=2, kv_heads=1),
         "24 decodes": _paged(subject, tuple((37 * i % 211, 1) for i in range(24))),
         "long": _paged(subject, long, heads=4, kv_heads=2),
+        "very long": _paged(subject, ((8300, 1),), heads=2, kv_heads=1),
         "long, blocks in order": _paged(subject, long, shuffled=False),
         "a long prompt": _paged(subject, ((129, 131),), heads=4, kv_heads=1),
+        "block ids beyond 32767": _paged(
+            subject, _MIXED, heads=2, kv_heads=1, head_dim=8, spare_blocks=66_000
+        ),
         "padded tokens and sequences": _paged(subject, _MIXED, padded_tokens=3, padded_seqs=2),
     }
     return {label: AttentionCase(case) for label, case in cases.items()}
@@ -72,12 +93,16 @@ def many_kv_heads(subject: Subject) -> Rows:
     for dtype in DTYPES:
         case = _paged(subject, _MIXED, heads=12, kv_heads=12)
         rows[f"12 KV heads {dtype}"] = AttentionCase(case, dtype)
+    rows["65 KV heads float32"] = AttentionCase(_paged(subject, _MIXED, heads=65, kv_heads=65))
     return rows
 
 
 def head_groups(subject: Subject) -> Rows:
-    """Query heads for each KV head: 1, 3, 4, 8 and 16; and a model with a single KV head."""
-    heads = ((4, 4), (9, 3), (8, 2), (16, 2), (32, 2), (8, 1))
+    """Query heads for each KV head, as in models: few are powers of two; and many heads."""
+    heads = (
+        *((4, 4), (9, 3), (8, 2), (16, 2), (32, 2), (8, 1)),
+        *((1, 1), (10, 2), (12, 2), (14, 2), (24, 2), (32, 1), (136, 8)),
+    )
     return {
         f"{queries} heads on {kv_heads}": AttentionCase(
             _paged(subject, _MIXED, heads=queries, kv_heads=kv_heads)
@@ -87,12 +112,12 @@ def head_groups(subject: Subject) -> Rows:
 
 
 def head_sizes(subject: Subject) -> Rows:
-    """Those of the models there are; 80 and 96 are no powers of two."""
+    """Those of the models there are; 72 is a multiple of 8 only, 80 of 16, 96 and 160 of 32."""
     return {
         f"head_dim {head_dim}": AttentionCase(
             _paged(subject, ((9, 1), (3, 4)), heads=4, head_dim=head_dim)
         )
-        for head_dim in (64, 80, 96, 128, 256)
+        for head_dim in (64, 72, 80, 96, 128, 160, 192, 256, 512)
     }
 
 
@@ -117,12 +142,20 @@ def windows(subject: Subject) -> Rows:
         "5": 5,
         "a block": size,
         "a block and one": size + 1,
+        "as long as a sequence": 22,
         "longer than the sequence": 100,
     }
-    return {
+    rows = {
         f"window {label}": AttentionCase(_paged(subject, seqs, window=window))
         for label, window in sizes.items()
     }
+    rows["window 5, decodes"] = AttentionCase(_paged(subject, _DECODES, window=5))
+    for window in (64, 129):  # of several tiles, and shorter than a chunk, or longer
+        case = _paged(subject, ((90, 150), (300, 1), (64, 1), (256, 1)), window=window)
+        rows[f"window {window} over long sequences"] = AttentionCase(
+            replace(case, heads=2, kv_heads=1)
+        )
+    return rows
 
 
 def soft_caps(subject: Subject) -> Rows:
@@ -132,6 +165,10 @@ def soft_caps(subject: Subject) -> Rows:
         "cap 0.5": _paged(subject, seqs, soft_cap=0.5),
         "cap 2": _paged(subject, seqs, soft_cap=2.0),
         "cap 1, window 7": _paged(subject, seqs, soft_cap=1.0, window=7),
+        "cap 0.5 over long sequences": _paged(subject, _LONG, soft_cap=0.5),
+        "cap 0.5, decodes": _paged(subject, _DECODES, soft_cap=0.5),
+        "cap 0.5, heads of 128": _paged(subject, seqs, soft_cap=0.5, head_dim=128),
+        "cap far below the scores": _paged(subject, seqs, soft_cap=0.5, scale=20.0),
     }
     return {label: AttentionCase(case) for label, case in cases.items()}
 
@@ -143,6 +180,11 @@ def sinks(subject: Subject) -> Rows:
         "6 heads on 2": _paged(subject, seqs, sinks=True),
         "8 heads on 1": _paged(subject, seqs, sinks=True, heads=8, kv_heads=1),
         "with a window": _paged(subject, seqs, sinks=True, window=7),
+        "with a soft-cap": _paged(subject, seqs, sinks=True, soft_cap=0.5),
+        "over long sequences": _paged(subject, _LONG, sinks=True),
+        "of decodes": _paged(subject, _DECODES, sinks=True),
+        "of decodes in a window": _paged(subject, _DECODES, sinks=True, window=7),
+        "heads of 128": _paged(subject, seqs, sinks=True, head_dim=128),
         "with a window and a soft-cap": _paged(
             subject, seqs, sinks=True, window=7, soft_cap=2.0, padded_tokens=1, padded_seqs=1
         ),
@@ -164,17 +206,38 @@ def _whole_numbers(step: float) -> Any:
     return lambda values: np.rint(values.astype(np.float32) * 4) * step
 
 
+def _all_equal(number: float) -> Any:
+    return lambda values: np.full_like(values, number)
+
+
 def scores(subject: Subject) -> Rows:
-    """Scores of hundreds, of either sign: exp(89) is beyond float32, and exp(-104) is 0."""
+    """Scores of hundreds, of either sign: exp(89) is beyond float32, and exp(-104) is 0.
+
+    Also dot products that only the scale brings back into the range of float16.
+    """
     whole_q, whole_k = _whole_numbers(16.0), _whole_numbers(0.25)
     rows = {}
     for dtype in DTYPES:
         rows[f"scores of hundreds {dtype}"] = AttentionCase(
             _paged(subject, _MIXED), dtype, change_q=whole_q, change_k=whole_k
         )
-    rows["every score -256"] = AttentionCase(
-        _paged(subject, _MIXED), change_q=lambda q: -64 * np.ones_like(q), change_k=np.ones_like
+        rows[f"dot products beyond float16 {dtype}"] = AttentionCase(
+            _paged(subject, _MIXED, scale=2.0**-16),
+            dtype,
+            change_q=_whole_numbers(64.0),
+            change_k=_whole_numbers(16.0),
+        )
+    rows["scores of hundreds over long sequences"] = AttentionCase(
+        _paged(subject, ((700, 1), (140, 20)), heads=2, kv_heads=1),
+        change_q=whole_q,
+        change_k=whole_k,
     )
+    for score in (-256, -131_072):  # the second is beyond float16, and beyond a mask of -10000
+        rows[f"every score {score}"] = AttentionCase(
+            _paged(subject, _MIXED, padded_tokens=1, padded_seqs=1),
+            change_q=_all_equal(score / 4),
+            change_k=np.ones_like,
+        )
     return rows
 
 
@@ -190,19 +253,45 @@ def dtypes(subject: Subject) -> Rows:
             _paged(subject, ((400, 1),), heads=4), dtype, change_v=_about_one
         )
         rows[f"mixed {dtype}"] = AttentionCase(_paged(subject, _MIXED), dtype)
+        # In a narrow dtype, scores of dozens are rounded by so much that the weights are off.
+        rows[f"scores of dozens {dtype}"] = AttentionCase(
+            _paged(subject, ((40, 1), (9, 14)), scale=4.0), dtype
+        )
+        rows[f"another scale over long sequences {dtype}"] = AttentionCase(
+            _paged(subject, ((700, 1), (140, 20)), heads=2, kv_heads=1, head_dim=128, scale=0.2),
+            dtype,
+        )
+    rows["values beyond float16 bfloat16"] = AttentionCase(
+        _paged(subject, _MIXED), "bfloat16", change_v=_times(2.0**17), unit=2.0**17
+    )
     return rows
 
 
+def _times(factor: float) -> Any:
+    return lambda values: values.astype(np.float32) * factor
+
+
 def kv_dtypes(subject: Subject) -> Rows:
-    """Each cache dtype under each compute dtype."""
-    return {
-        f"{kv_dtype} under {dtype}": AttentionCase(
-            _paged(subject, ((40, 1), (0, 21)), kv_dtype=kv_dtype), dtype
-        )
+    """Each cache dtype under each compute dtype; those of eight bits with values of other sizes.
+
+    Of what is about 100, some is beyond 240, where one 8-bit float ends, and nothing beyond 448,
+    where float8_e4m3fn does. What is about 1/64 is below the least normal number of that.
+    """
+    seqs = ((40, 1), (0, 21))
+    rows = {
+        f"{kv_dtype} under {dtype}": AttentionCase(_paged(subject, seqs, kv_dtype=kv_dtype), dtype)
         for kv_dtype in KV_DTYPES
         for dtype in DTYPES
         if kv_dtype != dtype
     }
+    for kv_dtype in KV_DTYPES[len(DTYPES) :]:
+        case = AttentionCase(_paged(subject, seqs, kv_dtype=kv_dtype))
+        for size, factor in (("100", 100.0), ("1/64", 1 / 64)):
+            rows[f"values of about {size} in {kv_dtype}"] = replace(
+                case, change_v=_times(factor), unit=factor
+            )
+        rows[f"zeros in {kv_dtype}"] = replace(case, change_k=np.zeros_like, change_v=np.zeros_like)
+    return rows
 
 
 def attend(subject: Subject) -> Rows:

@@ -98,15 +98,24 @@ def _tied(feed: Feed, vocab_size: int, hidden_size: int, *, has_bias: bool = Fal
     feed.expect_same("embed after the table had become a weight too", rows, table[ids])
 
 
-def _mlp(feed: Feed, num_rows: int, hidden_size: int, inner_size: int, activation: str) -> None:
+def _mlp(
+    feed: Feed,
+    num_rows: int,
+    hidden_size: int,
+    inner_size: int,
+    activation: str,
+    *,
+    has_bias: bool = False,
+) -> None:
     x = feed.normal(num_rows, hidden_size)
     gate_up = feed.normal(2 * inner_size, hidden_size, scale=2 * hidden_size**-0.5)
     down = feed.normal(hidden_size, inner_size, scale=inner_size**-0.5)
-    projected = feed.round(oracle.linear(x, gate_up))
+    biases = [feed.normal(len(weight)) if has_bias else None for weight in (gate_up, down)]
+    projected = feed.round(oracle.linear(x, gate_up, biases[0]))
     gate, up = (oracle.float64(projected[:, half:][:, :inner_size]) for half in (0, inner_size))
 
     def expected(act: Callable[[Any], NDArray[np.float64]]) -> NDArray[np.float64]:
-        return oracle.linear(feed.round(act(gate) * up), down)
+        return oracle.linear(feed.round(act(gate) * up), down, biases[1])
 
     functions: dict[str, Callable[[Any], NDArray[np.float64]]] = {
         "silu": oracle.silu,
@@ -115,7 +124,9 @@ def _mlp(feed: Feed, num_rows: int, hidden_size: int, inner_size: int, activatio
     }
     feed.expect(
         "mlp",
-        feed.get("mlp", x, feed.linear(gate_up), feed.linear(down), activation),
+        feed.get(
+            "mlp", x, feed.linear(gate_up, biases[0]), feed.linear(down, biases[1]), activation
+        ),
         expected(functions[activation]),
         *(
             (f"the activation were {other}", lambda function=function: expected(function))
@@ -135,9 +146,16 @@ CHECKS: tuple[Check, ...] = (
             "odd sizes": (_linear, 7, 37, 29),
             "one feature": (_linear, 2, 16, 1),
             "300x96 to 640 with bias": (lambda feed: _linear(feed, 300, 96, 640, has_bias=True),),
+            "1100x8 to 5 with bias": (lambda feed: _linear(feed, 1100, 8, 5, has_bias=True),),
+            "3x1061 to 1103 with bias": (lambda feed: _linear(feed, 3, 1061, 1103, has_bias=True),),
             "sums of 8192 terms": (_long_sums,),
         },
-        float32_rows=["every number of rows", "one feature"],
+        float32_rows=[
+            "every number of rows",
+            "one feature",
+            "1100x8 to 5 with bias",
+            "3x1061 to 1103 with bias",
+        ],
         full_rows=["every number of rows"],
     ),
     op_check(
@@ -161,7 +179,14 @@ CHECKS: tuple[Check, ...] = (
                 for rows in (1, 5)
             },
             "silu 300x24": (_mlp, 300, 24, 32, "silu"),
+            "silu with biases": (lambda feed: _mlp(feed, 5, 40, 30, "silu", has_bias=True),),
         },
-        float32_rows=["silu 1x40", "gelu 1x40", "gelu_tanh 1x40", "silu 300x24"],
+        float32_rows=[
+            "silu 1x40",
+            "gelu 1x40",
+            "gelu_tanh 1x40",
+            "silu 300x24",
+            "silu with biases",
+        ],
     ),
 )

@@ -119,12 +119,15 @@ CHECKS: tuple[Check, ...] = (
         {
             "1x64": (_rms_norm, (1, 64)),
             "300x24": (_rms_norm, (300, 24)),
+            "1100x8": (_rms_norm, (1100, 8)),
+            "3x8209": (_rms_norm, (3, 8209)),
             "each head of 5x3x16": (_rms_norm, (5, 3, 16)),
+            "each head of 70x5x128": (_rms_norm, (70, 5, 128)),
             "eps as large as the row": (_rms_norm_eps,),
             "huge rows": (lambda feed: _rms_norm_extreme(feed, huge=True),),
             "tiny rows": (lambda feed: _rms_norm_extreme(feed, huge=False),),
         },
-        float32_rows=["1x64", "300x24"],
+        float32_rows=["1x64", "300x24", "1100x8", "each head of 70x5x128"],
     ),
     op_check(
         "add_rms_norm",
@@ -133,8 +136,10 @@ CHECKS: tuple[Check, ...] = (
             "1x64": (_add_rms_norm, 1, 64),
             "3x50": (_add_rms_norm, 3, 50),
             "300x24": (_add_rms_norm, 300, 24),
+            "1100x8": (_add_rms_norm, 1100, 8),
+            "3x8209": (_add_rms_norm, 3, 8209),
         },
-        float32_rows=["1x64", "300x24"],
+        float32_rows=["1x64", "300x24", "1100x8"],
     ),
     op_check(
         "layer_norm",
@@ -142,9 +147,11 @@ CHECKS: tuple[Check, ...] = (
         {
             "1x64": (_layer_norm, (1, 64)),
             "300x24": (_layer_norm, (300, 24)),
+            "1100x8": (_layer_norm, (1100, 8)),
+            "3x8209": (_layer_norm, (3, 8209)),
             "without bias": (lambda feed: _layer_norm(feed, (5, 33), has_bias=False),),
             "far from zero": (_layer_norm_far_from_zero,),
         },
-        float32_rows=["1x64", "300x24"],
+        float32_rows=["1x64", "300x24", "1100x8"],
     ),
 )

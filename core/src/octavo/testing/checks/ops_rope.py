@@ -104,8 +104,8 @@ def _scaled(wave: Callable[[Float64], Float64], factor: float, angles: Float64) 
     return wave(angles) * factor
 
 
-def _rope(feed: Feed, num_heads: int, head_dim: int, rotary_dim: int) -> None:
-    half, num_tokens = rotary_dim // 2, 5
+def _rope(feed: Feed, num_heads: int, head_dim: int, rotary_dim: int, num_tokens: int = 5) -> None:
+    half = rotary_dim // 2
     x = feed.normal(num_tokens, num_heads, head_dim)
     angles = feed.rng.uniform(-3, 3, (num_tokens, half))
     cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
@@ -156,7 +156,11 @@ CHECKS: tuple[Check, ...] = (
             "3 heads of 16": (_rope, 3, 16, 16),
             "8 of 24 features": (_rope, 2, 24, 8),
             "33 heads of 8": (_rope, 33, 8, 8),
+            "136 heads of 8": (_rope, 136, 8, 8),
+            "2 heads of 512": (_rope, 2, 512, 512),
+            "20 of 80 features": (_rope, 2, 80, 20),
+            "1100 tokens": (_rope, 1, 8, 8, 1100),
         },
-        float32_rows=["33 heads of 8"],
+        float32_rows=["33 heads of 8", "136 heads of 8", "1100 tokens"],
     ),
 )

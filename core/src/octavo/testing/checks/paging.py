@@ -88,6 +88,27 @@ def _reversed(subject: Subject, shape: CacheShape) -> None:
     _compare_layout(subject, shape, "Sequences in reverse", _in_order(), (3, 2, 1, 0))
 
 
+def _long_among_many(subject: Subject, shape: CacheShape) -> None:
+    """A prompt of several tiles, computed whole and alone, or in parts beside many others."""
+    length, count = 300, 70
+    num_blocks = -(-length // shape.block_size)
+    held = Held(Tokens.random(shape, length, 1), first_blocks(1 + count, num_blocks))
+    others = [Held(Tokens.random(shape, 1, 2 + nth), (1 + nth,)) for nth in range(count)]
+    cache = ManualCache(subject, shape, 1 + count + num_blocks)
+    cache.write(held, *others)
+    (whole,) = cache.read(held)
+    for start in (50, 130, 299):
+        (part, *_) = cache.read(replace(held, past=start))
+        what = f"The last {length - start} of {length} tokens, apart from those before them"
+        require_same(subject, shape, what, [part], [whole[start:]])
+    (begin,) = cache.read(held.upto(40, 0))
+    what = f"The first 40 of {length} tokens, apart from those after them"
+    require_same(subject, shape, what, [begin], [whole[:40]])
+    (_, beside, *_) = cache.read(others[0], held, *others[1:])
+    what = f"A prompt of {length} tokens beside {count} other sequences"
+    require_same(subject, shape, what, [beside], [whole])
+
+
 def _unowned(subject: Subject, shape: CacheShape) -> None:
     """Sequences that leave parts of blocks unused, with poison or zeros around them."""
     tables = [(2, 5, 3, 9, 7), (4, 1), (8, 6, 11), (10, 12, 14)]
@@ -196,6 +217,7 @@ CHECKS = (
             "sequences rotated": _rotated,
             "sequences reversed": _reversed,
         },
+        large={"long, in parts and among many": _long_among_many},
     ),
     paging_check(
         "poison",

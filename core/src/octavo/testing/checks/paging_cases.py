@@ -45,14 +45,21 @@ def paging_check(
     look: str,
     scenarios: Mapping[str, Scenario],
     unclaimed: Callable[[Subject], str | None] = lambda _subject: None,
+    *,
+    large: Mapping[str, Scenario] | None = None,
 ) -> Check:
-    """A check over scenarios; at the full level in other block sizes and dtypes too."""
+    """A check over scenarios; at the full level in other block sizes and dtypes too.
+
+    Those that are ``large`` run at the full level alone, in caches of one shape.
+    """
 
     def cases(subject: Subject) -> Iterator[Case]:
         refusal = unclaimed(subject)
         first, *others = _shapes(subject)
         for label, scenario in scenarios.items():
             yield Case(label, _Run(scenario, first), refusal)
+        for label, scenario in (large or {}).items():
+            yield Case(label, _Run(scenario, first), refusal, quick=False)
         for shape in others:
             suffix = f"block_size={shape.block_size} {shape.dtype} kv={shape.kv_dtype}"
             for label, scenario in scenarios.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,32 @@ def _many_pairs(subject: Subject, shape: CacheShape) -> None:
     require_exact(f"After {count} pairs in one call", cache.read(*moved), expected)
 
 
+def _hundreds_of_pairs(subject: Subject, shape: CacheShape) -> None:
+    """More pairs than a launch, or a buffer for their numbers, may have room for."""
+    count = 1100
+    small = replace(shape, head_dim=8)
+    tokens = Tokens.random(small, count * shape.block_size, 1)
+    held = Held(tokens, first_blocks(1, count), len(tokens) - 1)
+    cache = ManualCache(subject, small, 2 * count + 1)
+    cache.write(held.upto(len(tokens), 0))
+    expected = cache.read(held)
+    cache.copy([(block, block + count) for block in held.blocks])
+    found = cache.read(held.moved(first_blocks(1 + count, count)))
+    require_same(subject, small, f"After {count} pairs in one call", found, expected)
+
+
+def _far_blocks(subject: Subject, shape: CacheShape) -> None:
+    """Blocks whose numbers do not fit into 16 bits, signed or not."""
+    small = replace(shape, head_dim=12)
+    cache = ManualCache(subject, small, 65_540)
+    held = Held(Tokens.lookup(small, 2 * shape.block_size, 1), (3, 65_539))
+    cache.write(held)
+    expected = cache.read(held)
+    cache.copy([(3, 32_769), (65_539, 5)])
+    found = cache.read(held.moved((32_769, 5)))
+    require_exact("Blocks copied to and from beyond number 32767", found, expected)
+
+
 def _between_caches(subject: Subject, shape: CacheShape) -> None:
     """From one cache on the device into another, which keeps what else it holds."""
     reader = _Reader(subject, shape, 8)
@@ -187,8 +214,10 @@ CHECKS = (
             "no pairs": _no_pairs,
             "diverging forks": _diverging,
             "many pairs": _many_pairs,
+            "hundreds of pairs": _hundreds_of_pairs,
             "between caches": _between_caches,
         },
+        large={"block ids beyond 32767": _far_blocks},
     ),
     paging_check(
         "swap",

@@ -249,7 +249,7 @@ class TwoGroups(PlainBackend):
 
 @MUTANTS.caught_by("caches", "Cache 0 of 18 of one spec, after the others were written")
 class SixteenCaches(PlainBackend):
-    """Caches come from a pool of sixteen, which starts again from its first."""
+    """Caches of one size come from a pool of sixteen, which starts again from its first."""
 
     def __init__(self, index, options):
         super().__init__(index, options)
@@ -258,7 +258,8 @@ class SixteenCaches(PlainBackend):
     def make_kv(self, spec, num_blocks, block_size, *, on_host=False):
         cache = super().make_kv(spec, num_blocks, block_size)
         self.pool.append((spec, num_blocks, cache))
-        if len(self.pool) > 16 and self.pool[-17][:2] == (spec, num_blocks):
+        latest = [made[:2] for made in self.pool[-17:]]
+        if latest == 17 * [(spec, num_blocks)]:
             return self.pool[-17][2]
         return cache
 

@@ -47,6 +47,8 @@ def _is_faster_than_memory(measured: Mapping[str, float]) -> bool:
 
 def _rate(measured: Mapping[str, float], amount: str, limit: str) -> tuple[str, str, str]:
     """Giga-units a second, those of the device, and the share of these in percent."""
+    if measured.get(amount) == 0:  # an op that only moves data
+        return ("-", "-", "-")
     seconds, most = measured.get(_SECONDS, 0.0), measured.get(limit, 0.0)
     rate = measured[amount] / seconds if amount in measured and seconds > 0 else math.nan
     share = rate / most if most > 0 else math.nan

@@ -1,0 +1,80 @@
+"""What goes wrong, as an HTTP status and an error body in the words of OpenAI's API."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from octavo.errors import (
+    CapacityError,
+    OctavoError,
+    QueueFullError,
+    UsageError,
+)
+
+__all__ = ["ApiError", "api_error_of"]
+
+_TYPES = {
+    HTTPStatus.UNAUTHORIZED: "authentication_error",
+    HTTPStatus.FORBIDDEN: "permission_error",
+    HTTPStatus.NOT_FOUND: "not_found_error",
+    HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
+}
+RETRY_AFTER_S = 1
+
+
+class ApiError(Exception):
+    """An answer that is an error; every interface writes it in its own words."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = HTTPStatus.BAD_REQUEST,
+        param: str | None = None,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        """``param`` names the parameter at fault, ``code`` is OpenAI's word for the fault."""
+        super().__init__(message)
+        self.message = message
+        self.status = int(status)
+        self.param = param
+        self.code = code
+        self.headers = headers or {}
+
+    @property
+    def type(self) -> str:
+        """OpenAI's kind of error."""
+        fallback = "server_error" if self.status >= 500 else "invalid_request_error"
+        return _TYPES.get(HTTPStatus(self.status), fallback)
+
+    def body(self) -> dict[str, Any]:
+        """The JSON body of OpenAI's API."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+
+def api_error_of(error: OctavoError, param: str | None = None) -> ApiError:
+    """The HTTP form of an error of the engine."""
+    message = str(error)
+    match error:
+        case CapacityError():
+            return ApiError(message, param=param, code="context_length_exceeded")
+        case UsageError():
+            return ApiError(message, param=param)
+        case QueueFullError():
+            return ApiError(
+                message,
+                status=HTTPStatus.TOO_MANY_REQUESTS,
+                code="queue_full",
+                headers={"Retry-After": str(RETRY_AFTER_S)},
+            )
+        case _:
+            return ApiError(message, status=HTTPStatus.SERVICE_UNAVAILABLE, code="engine_error")

@@ -25,7 +25,7 @@ class ServerConfig:
     root_path: str = ""
     """The prefix that a reverse proxy takes away."""
     management: bool | None = None
-    """Whether /sleep, /wake_up and /reset_prefix_cache are there; None: on loopback, or with keys."""
+    """Whether /sleep, /wake_up and /reset_prefix_cache answer; None: on loopback, or with keys."""
 
     max_body_bytes: int = 32 * MIB
     max_prompt_tokens: int | None = None

@@ -20,6 +20,7 @@ _TYPES = {
     HTTPStatus.NOT_FOUND: "not_found_error",
     HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
 }
+_ANTHROPIC_TYPES = {413: "request_too_large"}
 RETRY_AFTER_S = 1
 
 
@@ -59,6 +60,11 @@ class ApiError(Exception):
                 "code": self.code,
             }
         }
+
+    def anthropic_body(self) -> dict[str, Any]:
+        """The JSON body of Anthropic's API."""
+        kind = "api_error" if self.status >= 500 else _ANTHROPIC_TYPES.get(self.status, self.type)
+        return {"type": "error", "error": {"type": kind, "message": self.message}}
 
 
 def api_error_of(error: OctavoError, param: str | None = None) -> ApiError:

@@ -1,0 +1,112 @@
+"""The engine requests of one HTTP call: taken all or none, and their outputs merged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from octavo.errors import OctavoError
+from octavo.sampling_params import RequestOutputKind, SamplingParams
+from octavo.server.errors import ApiError, api_error_of
+
+if TYPE_CHECKING:
+    from octavo.outputs import RequestOutput
+    from octavo.prompts import Prompt
+    from octavo.server.engine_client import EngineClient, OutputStream
+
+__all__ = ["EngineRequest", "Generation"]
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """One prompt and how it is to be answered."""
+
+    prompt: Prompt
+    params: SamplingParams
+    priority: int = 0
+    cache_salt: str | None = None
+
+
+class Generation:
+    """Requests under way together. Iterates over (index of the request, output), as deltas.
+
+    ``close`` must be called at the end, whatever happens; it ends what still runs.
+    """
+
+    def __init__(self, streams: Sequence[OutputStream]) -> None:
+        self.streams = tuple(streams)
+
+    @classmethod
+    async def open(
+        cls, engine: EngineClient, request_id: str, requests: Sequence[EngineRequest]
+    ) -> Generation:
+        """Submit all requests; raises ApiError, and then none of them runs."""
+        streams: list[OutputStream] = []
+        try:
+            for index, request in enumerate(requests):
+                streams.append(
+                    await engine.submit(
+                        request_id if len(requests) == 1 else f"{request_id}-{index}",
+                        request.prompt,
+                        replace(request.params, output_kind=RequestOutputKind.DELTA),
+                        priority=request.priority,
+                        cache_salt=request.cache_salt,
+                    )
+                )
+        except BaseException as error:
+            for stream in streams:
+                stream.close()
+            if isinstance(error, OctavoError):
+                raise api_error_of(error) from error
+            raise
+        return cls(streams)
+
+    def close(self) -> None:
+        """End what still runs; its blocks are free within a step."""
+        for stream in self.streams:
+            stream.close()
+
+    async def __aiter__(self) -> AsyncIterator[tuple[int, RequestOutput]]:
+        if len(self.streams) == 1:
+            async for output in self.streams[0]:
+                yield 0, _without_error(output)
+            return
+        async for index, output in self._merged():
+            yield index, _without_error(output)
+
+    async def _merged(self) -> AsyncIterator[tuple[int, RequestOutput]]:
+        merged: asyncio.Queue[tuple[int, RequestOutput | BaseException | None]] = asyncio.Queue(1)
+
+        async def pump(index: int, stream: OutputStream) -> None:
+            try:
+                async for output in stream:
+                    await merged.put((index, output))
+            except Exception as error:  # noqa: BLE001 - raised below, where it is waited for
+                await merged.put((index, error))
+            else:
+                await merged.put((index, None))
+
+        pumps = [
+            asyncio.create_task(pump(index, stream)) for index, stream in enumerate(self.streams)
+        ]
+        try:
+            num_open = len(pumps)
+            while num_open:
+                index, item = await merged.get()
+                if item is None:
+                    num_open -= 1
+                elif isinstance(item, BaseException):
+                    raise item
+                else:
+                    yield index, item
+        finally:
+            for task in pumps:
+                task.cancel()
+
+
+def _without_error(output: RequestOutput) -> RequestOutput:
+    if output.error is not None:
+        raise ApiError(output.error, status=500, code="engine_error")
+    return output

@@ -1,0 +1,62 @@
+"""What all handlers share: the models, the options, the figures."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from octavo.server.errors import ApiError
+from octavo.server.served_model import ServedModel, ServedModels
+
+if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection
+
+    from octavo.server.config import ServerConfig
+
+__all__ = ["Server", "server_of"]
+
+_RETRY_AFTER_DRAIN_S = 5
+
+
+@dataclass
+class Server:
+    """One running server; belongs to its event loop."""
+
+    config: ServerConfig
+    models: ServedModels
+    is_draining: bool = False
+    """Set on SIGTERM: what runs may end, nothing new begins."""
+    started_s: float = field(default_factory=time.monotonic)
+    num_requests_in_flight: int = 0
+
+    def model_for(self, name: str | None) -> ServedModel:
+        """The model that a request names, ready to take it; raises ApiError."""
+        model = self.models.find(name)
+        if self.is_draining:
+            raise ApiError(
+                "This server is shutting down and takes no new requests.",
+                status=HTTPStatus.SERVICE_UNAVAILABLE,
+                code="shutting_down",
+                headers={"Retry-After": str(_RETRY_AFTER_DRAIN_S)},
+            )
+        if model.engine.failure is not None:
+            raise ApiError(
+                model.engine.failure,
+                status=HTTPStatus.SERVICE_UNAVAILABLE,
+                code="engine_stopped",
+            )
+        if model.engine.is_sleeping:
+            raise ApiError(
+                f"The model {model.name!r} sleeps. Wake it with POST /wake_up.",
+                status=HTTPStatus.SERVICE_UNAVAILABLE,
+                code="engine_sleeps",
+            )
+        return model
+
+
+def server_of(connection: HTTPConnection) -> Server:
+    """The server that a request came to."""
+    server: Server = connection.app.state.octavo
+    return server

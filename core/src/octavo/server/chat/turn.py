@@ -1,0 +1,143 @@
+"""A turn under way: outputs of the engine, read as reasoning, content and tool calls."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from octavo.parsing import (
+    AnswerParser,
+    ReasoningParser,
+    ToolCallEnd,
+    ToolCallParser,
+)
+from octavo.server.chat.forcing import forced_outputs
+from octavo.server.chat.prompt import ChatPrompt, chat_prompt
+from octavo.server.generation import EngineRequest, Generation
+
+if TYPE_CHECKING:
+    from octavo.outputs import CompletionOutput, Logprobs
+    from octavo.parsing import Event
+    from octavo.server.chat.task import ChatTask
+    from octavo.server.served_model import ServedModel
+
+__all__ = ["AnswerDelta", "ChatTurn", "ChatUsage"]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerDelta:
+    """What is new of one answer; there is one for each output of the engine, events or not."""
+
+    index: int
+    events: list[Event]
+    token_ids: list[int]
+    logprobs: Logprobs | None
+    finish_reason: str | None
+    """"stop", "length", "tool_calls", "abort"; None while the answer goes on."""
+    stop_reason: int | str | None
+
+
+@dataclass(slots=True)
+class ChatUsage:
+    """Tokens of a turn so far, all answers together."""
+
+    prompt_tokens: int
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+class _AnswerReader:
+    """Reads one answer; a second of n has a parser of its own."""
+
+    def __init__(self, model: ServedModel, task: ChatTask, prompt: ChatPrompt) -> None:
+        self._reasoning = (
+            None if model.reasoning is None else ReasoningParser(model.reasoning, prompt.text)
+        )
+        reads_calls = model.tool_calls is not None and _may_call(task)
+        calls = (
+            ToolCallParser(
+                model.tool_calls,  # type: ignore[arg-type]  # not None: reads_calls
+                task.tools,
+                stream_arguments=task.streams_arguments,
+            )
+            if reads_calls
+            else None
+        )
+        self._parser = AnswerParser(self._reasoning, calls)
+        self._has_calls = False
+
+    @property
+    def is_reasoning(self) -> bool:
+        """Whether what has been read ends inside the reasoning."""
+        return self._reasoning is not None and self._reasoning.is_reasoning
+
+    def read(self, output: CompletionOutput) -> AnswerDelta:
+        events = self._parser.feed(output.text)
+        if output.finished:
+            events += self._parser.finish()
+        self._has_calls |= any(isinstance(event, ToolCallEnd) for event in events)
+        reason = output.finish_reason
+        return AnswerDelta(
+            index=output.index,
+            events=events,
+            token_ids=output.token_ids,
+            logprobs=output.logprobs,
+            finish_reason="tool_calls" if reason == "stop" and self._has_calls else reason,
+            stop_reason=output.stop_reason,
+        )
+
+
+class ChatTurn:
+    """The answers to one conversation, as an async iterator of AnswerDelta.
+
+    ``close`` must be called at the end, whatever happens; it ends what still runs.
+    """
+
+    def __init__(
+        self, model: ServedModel, task: ChatTask, prompt: ChatPrompt, generation: Generation
+    ) -> None:
+        self.model = model
+        self.task = task
+        self.prompt = prompt
+        self.usage = ChatUsage(len(prompt.token_ids))
+        self._generation = generation
+        self._readers: dict[int, _AnswerReader] = {}
+
+    @classmethod
+    async def open(cls, model: ServedModel, task: ChatTask, request_id: str) -> ChatTurn:
+        """Render the prompt and queue the request; raises ApiError if it cannot be taken."""
+        prompt = await chat_prompt(model, task)
+        params = replace(task.params, structured_outputs=forced_outputs(model, task, prompt.text))
+        request = EngineRequest(
+            {"prompt": prompt.text, "prompt_token_ids": prompt.token_ids},
+            params,
+            task.priority,
+            task.cache_salt,
+        )
+        return cls(model, task, prompt, await Generation.open(model.engine, request_id, [request]))
+
+    def close(self) -> None:
+        """End what still runs."""
+        self._generation.close()
+
+    async def __aiter__(self) -> AsyncIterator[AnswerDelta]:
+        async for _, output in self._generation:
+            self.usage.cached_tokens = output.num_cached_tokens
+            for answer in output.outputs:
+                reader = self._reader(answer.index)
+                delta = reader.read(answer)
+                self.usage.completion_tokens += len(answer.token_ids)
+                if reader.is_reasoning:
+                    self.usage.reasoning_tokens += len(answer.token_ids)
+                yield delta
+
+    def _reader(self, index: int) -> _AnswerReader:
+        if index not in self._readers:
+            self._readers[index] = _AnswerReader(self.model, self.task, self.prompt)
+        return self._readers[index]
+
+
+def _may_call(task: ChatTask) -> bool:
+    return bool(task.tools) and task.tool_choice.kind != "none"

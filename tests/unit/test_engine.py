@@ -319,3 +319,15 @@ def test_ctrl_c_within_a_step_leaves_nothing_half_done():
     outputs = run(engine)
     assert outputs["running"].outputs[0].finish_reason == "error"
     assert outputs["waiting"].outputs[0].token_ids == answer([4, 5, 6], 10, (None,))
+
+
+def test_the_moment_a_request_leaves_the_queue_is_noted_once():
+    """The second waits until the first is done; the first is preempted in no way."""
+    engine = make_engine(max_num_seqs=1)
+    engine.add_request("first", [1, 2, 3], greedy(20))
+    engine.add_request("second", [4, 5, 6], greedy(3))
+    finished = run(engine)
+    first, second = finished["first"].metrics, finished["second"].metrics
+    assert first.arrival_time_s <= first.first_scheduled_time_s < first.first_token_time_s
+    assert second.arrival_time_s < first.first_token_time_s
+    assert first.first_token_time_s < second.first_scheduled_time_s < second.first_token_time_s

@@ -43,6 +43,8 @@ class RequestMetrics:
     """Times of one request, in seconds of ``time.monotonic``."""
 
     arrival_time_s: float
+    first_scheduled_time_s: float | None = None
+    """When it left the queue."""
     first_token_time_s: float | None = None
     finished_time_s: float | None = None
     num_preemptions: int = 0

@@ -58,6 +58,8 @@ class Request:
     num_cached_tokens: int = 0
     """Tokens that the prefix cache gave when the request first ran."""
     num_preemptions: int = 0
+    first_run_time_s: float | None = None
+    """When it left the queue, in seconds of ``time.monotonic``; None while it waits."""
     is_prefilling: bool = True
     """Until the step that reaches the last known token; then the request decodes."""
     blocks: list[list[int]] = field(default_factory=list, repr=False)

@@ -61,6 +61,7 @@ class ServedRequest:
     def note_first_token(self) -> None:
         """The first token is there."""
         self.metrics.first_token_time_s = time.monotonic()
+        self.metrics.first_scheduled_time_s = self.completions[0].first_run_time_s
 
     def output(self) -> RequestOutput:
         """What to deliver now: every answer whole, or with DELTA the answers that have news."""

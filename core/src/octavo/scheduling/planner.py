@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 
 from octavo.block_tables import BlockTables
@@ -251,7 +252,9 @@ class Planner:
         )
 
     def _count_prefix(self, request: Request) -> None:
-        """Report the hit of a request that runs for the first time."""
+        """Note when a request runs for the first time, and report what it hit."""
+        if request.first_run_time_s is None:
+            request.first_run_time_s = time.monotonic()
         if request.num_preemptions == 0 and request.use_prefix_cache:
             request.num_cached_tokens = request.num_computed_tokens
             self._counters.num_prefix_query_tokens += request.num_tokens

@@ -14,6 +14,7 @@ from octavo import __version__
 from octavo.errors import OctavoError
 from octavo.server.errors import ApiError, api_error_of
 from octavo.server.event_stream import ClientGone
+from octavo.server.middleware import add_middleware
 from octavo.server.validation import validation_error
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def create_app(server: Server) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(ClientGone, _on_client_gone)
+    add_middleware(app, server)
     return app
 
 

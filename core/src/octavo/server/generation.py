@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from octavo.errors import OctavoError
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 from octavo.server.errors import ApiError, api_error_of
+from octavo.server.request_record import current_record
 
 if TYPE_CHECKING:
     from octavo.outputs import RequestOutput
@@ -37,6 +38,8 @@ class Generation:
 
     def __init__(self, streams: Sequence[OutputStream]) -> None:
         self.streams = tuple(streams)
+        self._record = current_record()
+        self._record.note_prompt(sum(len(stream.prompt_token_ids) for stream in self.streams))
 
     @classmethod
     async def open(
@@ -71,10 +74,14 @@ class Generation:
     async def __aiter__(self) -> AsyncIterator[tuple[int, RequestOutput]]:
         if len(self.streams) == 1:
             async for output in self.streams[0]:
-                yield 0, _without_error(output)
+                yield 0, self._noted(output)
             return
         async for index, output in self._merged():
-            yield index, _without_error(output)
+            yield index, self._noted(output)
+
+    def _noted(self, output: RequestOutput) -> RequestOutput:
+        self._record.note_tokens(sum(len(answer.token_ids) for answer in output.outputs))
+        return _without_error(output)
 
     async def _merged(self) -> AsyncIterator[tuple[int, RequestOutput]]:
         merged: asyncio.Queue[tuple[int, RequestOutput | BaseException | None]] = asyncio.Queue(1)

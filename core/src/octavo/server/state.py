@@ -8,6 +8,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from octavo.server.errors import ApiError
+from octavo.server.request_record import current_record
+from octavo.server.running_requests import RunningRequests
 from octavo.server.served_model import ServedModel, ServedModels
 
 if TYPE_CHECKING:
@@ -30,10 +32,12 @@ class Server:
     """Set on SIGTERM: what runs may end, nothing new begins."""
     started_s: float = field(default_factory=time.monotonic)
     num_requests_in_flight: int = 0
+    running_requests: RunningRequests = field(default_factory=RunningRequests)
 
     def model_for(self, name: str | None) -> ServedModel:
         """The model that a request names, ready to take it; raises ApiError."""
         model = self.models.find(name)
+        current_record().model = model.name
         if self.is_draining:
             raise ApiError(
                 "This server is shutting down and takes no new requests.",

@@ -5,17 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from tiny_tokenizers import llama_like, save_folder, train_byte_level, train_sentencepiece
-
 from octavo import LLM
 from octavo.testing.tiny_models import TINY_MODELS
+from tiny_tokenizers import llama_like, save_folder, train_byte_level, train_sentencepiece
 
 PADDING = 40  # ids of the model that the tokenizer does not have
 
 
-def byte_level_folder(folder):
+def byte_level_folder(folder, **names):
     tokenizer = train_byte_level()
-    return _model_folder(folder, tokenizer, eos_token="<|im_end|>")  # noqa: S106
+    return _model_folder(folder, tokenizer, eos_token="<|im_end|>", **names)  # noqa: S106
 
 
 def sentencepiece_folder(folder):

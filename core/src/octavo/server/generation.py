@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from octavo.errors import OctavoError
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 from octavo.server.errors import ApiError, api_error_of
+from octavo.server.request_metrics import RequestFigures
 from octavo.server.request_record import current_record
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Generation:
         self.streams = tuple(streams)
         self._record = current_record()
         self._record.note_prompt(sum(len(stream.prompt_token_ids) for stream in self.streams))
+        figures = self._record.figures or RequestFigures()
+        self._timers = [figures.timer(self._record.started_s) for _ in self.streams]
 
     @classmethod
     async def open(
@@ -68,18 +71,20 @@ class Generation:
 
     def close(self) -> None:
         """End what still runs; its blocks are free within a step."""
-        for stream in self.streams:
+        for stream, timer in zip(self.streams, self._timers, strict=True):
             stream.close()
+            timer.close()
 
     async def __aiter__(self) -> AsyncIterator[tuple[int, RequestOutput]]:
         if len(self.streams) == 1:
             async for output in self.streams[0]:
-                yield 0, self._noted(output)
+                yield 0, self._noted(0, output)
             return
         async for index, output in self._merged():
-            yield index, self._noted(output)
+            yield index, self._noted(index, output)
 
-    def _noted(self, output: RequestOutput) -> RequestOutput:
+    def _noted(self, index: int, output: RequestOutput) -> RequestOutput:
+        self._timers[index].note_output(output)
         self._record.note_tokens(sum(len(answer.token_ids) for answer in output.outputs))
         return _without_error(output)
 

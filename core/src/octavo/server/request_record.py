@@ -5,6 +5,10 @@ from __future__ import annotations
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from octavo.server.request_metrics import RequestFigures
 
 __all__ = ["RequestRecord", "current_record", "no_record", "recording"]
 
@@ -21,6 +25,8 @@ class RequestRecord:
     status: int | None = None
     """None: the client left before there was an answer."""
     model: str | None = None
+    figures: RequestFigures | None = None
+    """Where the model's requests are counted."""
     num_prompt_tokens: int | None = None
     num_completion_tokens: int | None = None
     first_token_s: float | None = None

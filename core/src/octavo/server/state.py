@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from octavo.server.errors import ApiError
+from octavo.server.metrics import Metrics
 from octavo.server.request_record import current_record
 from octavo.server.running_requests import RunningRequests
 from octavo.server.served_model import ServedModel, ServedModels
@@ -33,11 +34,16 @@ class Server:
     started_s: float = field(default_factory=time.monotonic)
     num_requests_in_flight: int = 0
     running_requests: RunningRequests = field(default_factory=RunningRequests)
+    metrics: Metrics = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(self.models, lambda: self.num_requests_in_flight)
 
     def model_for(self, name: str | None) -> ServedModel:
         """The model that a request names, ready to take it; raises ApiError."""
         model = self.models.find(name)
-        current_record().model = model.name
+        record = current_record()
+        record.model, record.figures = model.name, self.metrics.of(model)
         if self.is_draining:
             raise ApiError(
                 "This server is shutting down and takes no new requests.",

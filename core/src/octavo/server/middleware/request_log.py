@@ -6,6 +6,7 @@ import logging
 import re
 import uuid
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from octavo.server.errors import ApiError
 from octavo.server.middleware.asgi import (
@@ -20,19 +21,24 @@ from octavo.server.middleware.asgi import (
 )
 from octavo.server.request_record import RequestRecord, recording
 
+if TYPE_CHECKING:
+    from octavo.server.metrics import Metrics
+
 __all__ = ["RequestLog", "describe"]
 
 logger = logging.getLogger("octavo.server.requests")
 
 _GOOD_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
 _MAX_PATH_CHARS = 200
+_CLIENT_LEFT = 499  # before there was an answer; nginx's
 
 
 class RequestLog:
-    """The outermost layer: names the request, keeps its record, writes its line."""
+    """The outermost layer: names the request, keeps its record, counts it, writes its line."""
 
-    def __init__(self, app: App, log_requests: bool = True) -> None:
+    def __init__(self, app: App, metrics: Metrics, log_requests: bool = True) -> None:
         self._app = app
+        self._metrics = metrics
         self._log_requests = log_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,6 +58,8 @@ class RequestLog:
                 await refuse(scope, sender, _internal_error(record))
         finally:
             recording.reset(token)
+            route = getattr(scope.get("route"), "path", None)
+            self._metrics.note_http(route, record.method, record.status or _CLIENT_LEFT)
             if self._log_requests:
                 logger.info("%s", describe(record))
 

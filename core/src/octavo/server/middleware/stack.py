@@ -44,4 +44,4 @@ def add_middleware(app: FastAPI, server: Server) -> None:
             allow_headers=["*"],
             expose_headers=list(_READABLE_HEADERS),
         )
-    app.add_middleware(RequestLog, log_requests=config.log_requests)
+    app.add_middleware(RequestLog, metrics=server.metrics, log_requests=config.log_requests)

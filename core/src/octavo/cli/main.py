@@ -22,6 +22,9 @@ COMMANDS = {
     "generate": CommandEntry(
         "octavo.cli.generate:generate", "Complete prompts, one or many at once.", _RUN
     ),
+    "serve": CommandEntry(
+        "octavo.cli.serve:serve", "Serve models over HTTP, to OpenAI's clients and others.", _RUN
+    ),
     "plan": CommandEntry(
         "octavo.cli.plan:plan", "Tell whether a model fits, and how much context with it.", _RUN
     ),
@@ -95,6 +98,8 @@ def octavo(
       octavo chat MODEL                    talk to it
 
       octavo generate MODEL "Once upon"    complete a prompt
+
+      octavo serve MODEL                   to OpenAI's clients, over HTTP
 
       octavo bench MODEL                   how fast it is here
 

@@ -1,0 +1,167 @@
+"""A server's life: bind, load, listen, serve, drain, release."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from octavo.server.app import create_app
+from octavo.server.listening import bind, cannot_listen, tls_context, url_of
+from octavo.server.model_loading import close_models, load_models
+from octavo.server.state import Server
+from octavo.server.stopping import StopSignals
+
+if TYPE_CHECKING:
+    from octavo.server.config import ServerConfig
+    from octavo.server.deployment import Deployment
+    from octavo.server.served_model import ServedModels
+
+__all__ = ["run_server"]
+
+logger = logging.getLogger("octavo.server")
+
+EXIT_INTERRUPTED = 130
+_ENDING_TIMEOUT_S = 2  # for connections whose requests have been ended
+
+
+def run_server(deployment: Deployment) -> int:
+    """Serve until SIGINT or SIGTERM; 0 after a complete drain, 130 if it was cut short.
+
+    Raises OctavoError for what keeps the server from starting.
+    """
+    config = deployment.server
+    _log_to_stderr()
+    tls = (
+        None
+        if config.ssl_certfile is None
+        else tls_context(config.ssl_certfile, config.ssl_keyfile)
+    )
+    with contextlib.closing(bind(config.host, config.port)) as bound:
+        options = _uvicorn_options(config, tls)
+        loop_factory = uvicorn.Config("", log_config=None).get_loop_factory()
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            return runner.run(_run(deployment, bound, options))
+
+
+async def _run(deployment: Deployment, bound: socket.socket, options: dict[str, Any]) -> int:
+    with StopSignals() as stop:
+        loading = asyncio.ensure_future(load_models(deployment.models))
+        models = await stop.unless_asked(loading)
+        if models is None:
+            return EXIT_INTERRUPTED
+        try:
+            await _serve(deployment, models, bound, options, stop)
+        finally:
+            await close_models(models)
+        return EXIT_INTERRUPTED if stop.is_urgent else 0
+
+
+async def _serve(
+    deployment: Deployment,
+    models: ServedModels,
+    bound: socket.socket,
+    options: dict[str, Any],
+    stop: StopSignals,
+) -> None:
+    config = deployment.server
+    server = Server(config, models)
+    web = _WebServer(uvicorn.Config(create_app(server), **options))
+    try:
+        bound.listen(web.config.backlog)
+    except OSError as error:
+        cannot_listen(config.host, config.port, error)
+    serving = asyncio.ensure_future(web.serve(sockets=[bound]))
+    try:
+        await web.wait_until_started(serving)
+        url = url_of(bound, config.host, is_tls=config.ssl_certfile is not None)
+        names = ", ".join(model.name for model in models)
+        logger.info("Octavo serves %s at %s (docs at %s/docs)", names, url, config.root_path)
+        await stop.asked(serving)
+        await _drain(server, web, stop)
+    finally:
+        web.should_exit = True
+        await serving
+
+
+async def _drain(server: Server, web: _WebServer, stop: StopSignals) -> None:
+    """Let requests end, take no new ones, and end what is left when the time is up."""
+    server.is_draining = True
+    web.stop_listening()
+    timeout_s = server.config.shutdown_timeout_s
+    if server.num_requests_in_flight and not stop.is_urgent:
+        logger.info(
+            "Shutting down: %d requests have up to %g s to end (again Ctrl-C: at once)",
+            *(server.num_requests_in_flight, timeout_s),
+        )
+    deadline_s = asyncio.get_running_loop().time() + timeout_s
+    while server.num_requests_in_flight and not stop.is_urgent:
+        remaining_s = deadline_s - asyncio.get_running_loop().time()
+        if remaining_s <= 0:
+            logger.info("Ending %d requests", server.num_requests_in_flight)
+            break
+        await stop.urgent(min(remaining_s, 0.05))
+    server.running_requests.end_all()
+
+
+class _WebServer(uvicorn.Server):
+    """Uvicorn, without its own idea of signals."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.has_started = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to StopSignals."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to take connections."""
+        await super().startup(sockets)
+        self.has_started.set()
+
+    async def wait_until_started(self, serving: asyncio.Future[None]) -> None:
+        """Until connections are taken; raises what kept the server from it."""
+        started = asyncio.ensure_future(self.has_started.wait())
+        await asyncio.wait({started, serving}, return_when=asyncio.FIRST_COMPLETED)
+        started.cancel()
+        if serving.done():
+            serving.result()
+
+    def stop_listening(self) -> None:
+        """Take no more connections; those that are open go on."""
+        for listener in self.servers:
+            listener.close()
+
+
+def _uvicorn_options(config: ServerConfig, tls: Any) -> dict[str, Any]:
+    return {
+        "root_path": "",  # the application has it
+        "log_config": None,
+        "access_log": False,
+        "lifespan": "off",
+        "ws": "none",
+        "server_header": False,
+        "proxy_headers": False,
+        "timeout_keep_alive": config.keep_alive_timeout_s,
+        "timeout_graceful_shutdown": _ENDING_TIMEOUT_S,
+        **({} if tls is None else {"ssl_context_factory": lambda *_: tls}),
+    }
+
+
+def _log_to_stderr() -> None:
+    """Octavo's lines as they are, with the time; of uvicorn's what is wrong."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    for name, level in (("octavo.server", logging.INFO), ("uvicorn", logging.WARNING)):
+        log = logging.getLogger(name)
+        log.setLevel(level)
+        log.propagate = False
+        log.handlers = [handler]

@@ -24,6 +24,8 @@ class Answers:
     def __init__(self, scheduler: Scheduler, vocabulary: Vocabulary) -> None:
         self._scheduler = scheduler
         self._vocabulary = vocabulary
+        self.num_tokens = 0
+        """Of all answers since the start."""
 
     def accept(self, result: StepResult) -> list[ServedRequest]:
         """Append each sampled token, end what is complete; the requests that have news."""
@@ -96,6 +98,7 @@ class Answers:
 
     def _append(self, completion: Completion, token_id: int, row: int, samples: Samples) -> None:
         completion.output_token_ids.append(token_id)
+        self.num_tokens += 1
         if completion.served.metrics.first_token_time_s is None:
             completion.served.note_first_token()
         if completion.logprobs is not None and samples.has_logprobs:

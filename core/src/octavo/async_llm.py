@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import queue
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from octavo.config import EngineConfig
+from octavo.engine_loop import EngineLoop
 from octavo.errors import BackendError
 from octavo.open_device import open_device
 
@@ -62,10 +62,10 @@ class AsyncLLM:
         self.loaded = loaded
         self._engine = loaded.engine
         self._ids = itertools.count()
-        self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._loop = EngineLoop(self._engine, self._deliver)
         self._subscribers: dict[str, _Subscriber] = {}
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="octavo-engine", daemon=True)
+        self._thread = threading.Thread(target=self._loop.run, name="octavo-engine", daemon=True)
         self._thread.start()
 
     async def generate(
@@ -87,7 +87,7 @@ class AsyncLLM:
         request_id = request_id or f"request-{next(self._ids)}"
         subscriber = _Subscriber(asyncio.get_running_loop(), asyncio.Queue())
 
-        def add() -> None:
+        def add() -> Iterable[RequestOutput]:
             try:
                 self._engine.add_request(
                     request_id, prompt, params, priority=priority, cache_salt=cache_salt
@@ -96,8 +96,9 @@ class AsyncLLM:
                 subscriber.send(error)
             else:
                 self._subscribers[request_id] = subscriber
+            return ()
 
-        self._commands.put(add)
+        self._loop.post(add)
         finished = False
         try:
             while not finished:
@@ -111,42 +112,20 @@ class AsyncLLM:
                 yield item
         finally:
             if not finished:
-                self._commands.put(lambda: self._abort(request_id, subscriber))
+                self._loop.post(lambda: self._abort(request_id, subscriber))
 
     async def abort(self, request_id: str) -> None:
         """End a request; its generator yields a last output with finish_reason "abort"."""
-        self._commands.put(lambda: self._deliver(self._engine.abort([request_id])))
+        self._loop.post(lambda: self._engine.abort([request_id]))
 
     def close(self) -> None:
         """End every request and release the device."""
         if self._closed:
             return
         self._closed = True
-        self._commands.put(None)
+        self._loop.stop()
         self._thread.join()
         self.loaded.close()
-
-    def _run(self) -> None:
-        while True:
-            idle = not self._engine.has_unfinished_requests
-            try:
-                command = self._commands.get(block=idle)
-            except queue.Empty:
-                self._step()
-                continue
-            if command is None:
-                self._deliver(self._engine.abort(list(self._subscribers)))
-                return
-            command()
-
-    def _step(self) -> None:
-        try:
-            self._deliver(self._engine.step())
-        except Exception as error:  # noqa: BLE001 - shown to everybody who waits
-            for subscriber in self._subscribers.values():
-                subscriber.send(error)
-            self._engine.abort(list(self._subscribers))
-            self._subscribers.clear()
 
     def _deliver(self, outputs: list[RequestOutput]) -> None:
         for output in outputs:
@@ -157,8 +136,9 @@ class AsyncLLM:
             if output.finished:
                 del self._subscribers[output.request_id]
 
-    def _abort(self, request_id: str, subscriber: _Subscriber) -> None:
+    def _abort(self, request_id: str, subscriber: _Subscriber) -> Iterable[RequestOutput]:
         """End a request whose generator is gone, unless the id has been taken by another since."""
         if self._subscribers.get(request_id) is subscriber:
             del self._subscribers[request_id]
             self._engine.abort([request_id])
+        return ()

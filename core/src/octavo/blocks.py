@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from octavo.scheduling.invariant import require
 
@@ -45,6 +45,16 @@ class BlockPool:
     def num_usable(self) -> int:
         """All blocks but the reserved block 0."""
         return self.num_blocks - 1
+
+    @property
+    def reference_counts(self) -> Sequence[int]:
+        """Of every block, block 0 included; only to be read."""
+        return self._ref_counts
+
+    @property
+    def cached_blocks(self) -> Collection[int]:
+        """Free blocks that still hold a known prefix; only to be read."""
+        return self._cached.keys()
 
     def allocate(self, count: int) -> list[int]:
         """Blocks with one reference each; the caller has checked ``num_free``."""

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import time
 import traceback
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, TypeVar
 
 from octavo.answers import Answers
-from octavo.completion import Completion
+from octavo.engine_snapshot import EngineSnapshot, EngineStats, take_snapshot
 from octavo.errors import BackendError, UsageError
+from octavo.fault_messages import blame_message, hang_message
+from octavo.intake import Intake
 from octavo.isolation import describe
 from octavo.member_faults import explain
 from octavo.outputs import RequestOutput
-from octavo.prompts import Prompt, read_prompt
+from octavo.prompts import Prompt
 from octavo.recovery import Recovery
 from octavo.request import FinishReason
 from octavo.served_request import ServedRequest
-from octavo.structured.compiler import GrammarCompiler
-from octavo.structured.params import checked_structured_outputs
+from octavo.sleep import ReloadWeights, Sleep
+from octavo.step_counters import StepCounters
 from octavo.watchdog import Hang, Watchdog
 
 if TYPE_CHECKING:
-    from octavo.completion import Vocabulary
+    from octavo.completion import Completion, Vocabulary
     from octavo.models.base import Model
     from octavo.runner import Runner, StepResult
     from octavo.sampling_params import SamplingParams
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from octavo.token_mask import TokenMask
 
 __all__ = ["Engine"]
+
+T = TypeVar("T")
 
 
 class Engine:
@@ -44,8 +49,12 @@ class Engine:
         max_model_len: int,
         max_logprobs: int,
         step_timeout_s: float | None = None,
+        reload_weights: ReloadWeights | None = None,
     ) -> None:
-        """Steps that take longer than ``step_timeout_s`` are given up, and the engine with them."""
+        """Steps that take longer than ``step_timeout_s`` are given up, and the engine with them.
+
+        ``reload_weights`` loads them once more, after a sleep that gave them back.
+        """
         self.scheduler = scheduler
         self.runner = runner
         self.model = model
@@ -53,10 +62,13 @@ class Engine:
         self.max_model_len = max_model_len
         self.failure: str | None = None
         """Why the engine has stopped; None while it works."""
-        self._max_logprobs = max_logprobs
+        self._intake = Intake(
+            model, vocabulary, max_model_len=max_model_len, max_logprobs=max_logprobs
+        )
         self._answers = Answers(scheduler, vocabulary)
         self._recovery = Recovery(scheduler)
-        self._grammars = GrammarCompiler(vocabulary)
+        self._sleep = Sleep(runner, reload_weights)
+        self._counters = StepCounters()
         self._watchdog: Watchdog | None = None
         self.step_timeout_s = step_timeout_s
         self._served: dict[str, ServedRequest] = {}
@@ -73,6 +85,11 @@ class Engine:
         """Requests that run or wait."""
         return len(self._served)
 
+    @property
+    def unfinished_request_ids(self) -> list[str]:
+        """Requests that run or wait."""
+        return list(self._served)
+
     def add_request(
         self,
         request_id: str,
@@ -86,7 +103,7 @@ class Engine:
         """Queue a request.
 
         Raises UsageError for what can never be served, QueueFullError when the queue is full, and
-        BackendError once the engine has stopped; nothing has been queued then.
+        BackendError once the engine has stopped or while it sleeps; nothing has been queued then.
         """
         if self.failure is not None:
             raise BackendError(f"request {request_id!r} was refused. {self.failure}")
@@ -95,50 +112,68 @@ class Engine:
                 f"request_id={request_id!r} is already in use by an unfinished request; ids must "
                 "be unique."
             )
-        params = params.validated_for(self.vocabulary.size, self._max_logprobs)
-        text, token_ids = read_prompt(prompt, params, self.vocabulary, self.max_model_len)
-        room = self.max_model_len - len(token_ids)
-        served = ServedRequest(
+        if self.is_sleeping:
+            raise self._sleep.refusal()
+        completion = self._intake.read(
             request_id,
-            text,
-            token_ids,
+            prompt,
             params,
-            max_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
-            request_key=self._num_requests + 1,  # 0 is the key of requests with their own seed
-            vocabulary=self.vocabulary,
-            bad_words_token_ids=_bad_words(params, self.vocabulary),
-        )
-        completion = Completion(
-            served,
-            0,
+            request_key=self._num_requests + 1,
             priority=priority,
-            cache_salt=self._cache_salt(cache_salt, len(token_ids)),
-            use_prefix_cache=params.prompt_logprobs is None,
+            cache_salt=cache_salt,
+            token_mask=token_mask,
         )
-        completion.token_mask = self._token_mask(params, token_mask)
         self.scheduler.add(completion)
         self._num_requests += 1
-        served.completions.append(completion)
-        self._served[request_id] = served
-
-    def _token_mask(self, params: SamplingParams, given: TokenMask | None) -> TokenMask | None:
-        structured = checked_structured_outputs("structured_outputs", params.structured_outputs)
-        if structured is None:
-            return given
-        if given is not None:
-            raise UsageError(
-                "A request has structured_outputs and a token_mask of its own; leave one out."
-            )
-        return self._grammars.mask_for(structured, ignore_eos=params.ignore_eos)
-
-    def _cache_salt(self, salt: str | None, prompt_len: int) -> tuple[str | None, int] | None:
-        model_salt = self.model.prefix_salt(prompt_len)
-        return None if salt is None and model_salt == 0 else (salt, model_salt)
+        completion.served.completions.append(completion)
+        self._served[request_id] = completion.served
 
     def abort(self, request_ids: Iterable[str]) -> list[RequestOutput]:
         """End requests at once and free their blocks; unknown and finished ids are passed over."""
         ended = [self._served.pop(request_id, None) for request_id in request_ids]
         return [self._end(served, FinishReason.ABORT) for served in ended if served is not None]
+
+    def end_all(self, error: str) -> list[RequestOutput]:
+        """End every request with ``finish_reason="error"``."""
+        undelivered, self._undelivered = self._undelivered, []
+        return undelivered + [
+            self._end(served, FinishReason.ERROR, error) for served in list(self._served.values())
+        ]
+
+    @property
+    def stats(self) -> EngineStats:
+        """Totals so far, and the scheduler's figures."""
+        return self._counters.stats(self.scheduler.stats, self._answers.num_tokens)
+
+    def snapshot(self) -> EngineSnapshot:
+        """Who runs and waits, and what every block holds; between two steps."""
+        return take_snapshot(self.scheduler, self.stats)
+
+    @property
+    def is_sleeping(self) -> bool:
+        """Memory has been given back, and no request is taken until ``wake_up``."""
+        return self._sleep.level > 0
+
+    def sleep(self, level: int = 1) -> list[RequestOutput]:
+        """Give memory back: 1 the KV caches, 2 the weights too. Ends all requests; their outputs.
+
+        Raises UsageError for another level, and BackendError once the engine has stopped.
+        """
+        self._sleep.check_level(level)
+        if self.failure is not None:
+            raise BackendError(f"The engine cannot be put to sleep. {self.failure}")
+        ended = self.end_all("The engine was put to sleep, which ended this request.")
+        self.scheduler.reset_prefix_cache()
+        self._sleep.fall_asleep(level)
+        return ended
+
+    def wake_up(self) -> None:
+        """Take the memory again and load what was given up; the engine sleeps on if that fails.
+
+        Raises an OctavoError that says why.
+        """
+        if self.is_sleeping:
+            self._sleep.wake_up()
 
     def step(self) -> list[RequestOutput]:
         """Run one step; outputs of the requests that asked for what it produced.
@@ -157,13 +192,11 @@ class Engine:
         schedule = self.scheduler.schedule(alone)
         if schedule.is_empty:
             return []
+        started_s = time.perf_counter()
         try:
-            if self._watchdog is None:
-                result = self.runner.execute(schedule)
-            else:
-                result = self._watchdog.call(lambda: self.runner.execute(schedule))
+            result = self._guarded(lambda: self.runner.execute(schedule))
         except Hang as hang:
-            return self._stop(_hang_message(hang))
+            return self._stop(hang_message(hang))
         except Exception as error:  # noqa: BLE001 - a backend may raise anything; it is reported
             failure = explain(error)
         except BaseException as interrupt:
@@ -172,8 +205,14 @@ class Engine:
             raise
         else:
             return self._advance(schedule, result, alone)
+        finally:
+            self._counters.step_time_s += time.perf_counter() - started_s
         # Out here the exception is gone, and the old caches that its traceback held with it.
         return self._recover(schedule, alone, failure)
+
+    def _guarded(self, function: Callable[[], T]) -> T:
+        """What ``function`` returns or raises, within the limit if there is one."""
+        return function() if self._watchdog is None else self._watchdog.call(function)
 
     @property
     def step_timeout_s(self) -> float | None:
@@ -203,6 +242,7 @@ class Engine:
     def _advance(
         self, schedule: Schedule, result: StepResult | None, alone: Completion | None
     ) -> list[RequestOutput]:
+        self._counters.note(schedule)
         self.scheduler.commit(schedule)
         touched = [] if result is None else self._answers.accept(result)
         self._recovery.note_success(alone)
@@ -224,23 +264,21 @@ class Engine:
         self, schedule: Schedule, alone: Completion | None, failure: str
     ) -> list[RequestOutput]:
         """Start over with new caches: a failed step may have left the old ones undefined."""
+        self._counters.num_failed_steps += 1
         if not self.runner.store.can_swap:
             self.scheduler.stop_swapping()
         blamed = self._recovery.note_failure(schedule, alone, failure)
         outputs = [
-            self._end(served, FinishReason.ERROR, _blame_message(failure, len(blamed)))
+            self._end(served, FinishReason.ERROR, blame_message(failure, len(blamed)))
             for served in dict.fromkeys(completion.served for completion in blamed)
         ]
         return outputs + self._renew_caches()
 
     def _renew_caches(self) -> list[RequestOutput]:
         try:
-            if self._watchdog is None:
-                self.runner.store.reset()
-            else:
-                self._watchdog.call(self.runner.store.reset)
+            self._guarded(self.runner.store.reset)
         except Hang as hang:
-            return self._stop(_hang_message(hang))
+            return self._stop(hang_message(hang))
         except Exception as error:  # noqa: BLE001 - a backend may raise anything; it is reported
             return self._stop(
                 "After a failed step the backend could not make new caches: "
@@ -251,15 +289,12 @@ class Engine:
     def _stop(self, why: str) -> list[RequestOutput]:
         """End every request: nothing can be computed here any more."""
         self.failure = f"{why} The engine has stopped."
-        return [
-            self._end(served, FinishReason.ERROR, self.failure)
-            for served in list(self._served.values())
-        ]
+        return self.end_all(self.failure)
 
     def _end_running(self, interrupt: BaseException) -> list[RequestOutput]:
         """End every request that holds blocks."""
         if self.is_hung:
-            return self._stop(_hang_message(interrupt))
+            return self._stop(hang_message(interrupt))
         message = f"The step that computed this request was interrupted by {describe(interrupt)}."
         outputs = [
             self._end(served, FinishReason.ERROR, message)
@@ -270,41 +305,3 @@ class Engine:
         self.scheduler.reset_prefix_cache()
         traceback.clear_frames(interrupt.__traceback__)  # they hold the old caches
         return outputs + self._renew_caches()
-
-
-def _blame_message(failure: str, num_blamed: int) -> str:
-    if num_blamed == 1:
-        return (
-            "The backend failed in a step of this request, which it ran alone a second time: "
-            f"{failure} Other requests are not affected."
-        )
-    return (
-        "The backend failed in the steps of several requests in a row, each run alone, so that the "
-        f"device itself seems to be at fault: {failure}"
-    )
-
-
-def _hang_message(error: BaseException) -> str:
-    return (
-        f"A step hangs ({error}; the limit is step_timeout_s) and was left behind, with the device "
-        "in an unknown state. Start the process anew; if the step was only slow, as a first step "
-        "that compiles may be, raise step_timeout_s."
-    )
-
-
-def _bad_words(params: SamplingParams, vocabulary: Vocabulary) -> list[list[int]]:
-    if vocabulary.tokenizer is None:
-        if params.bad_words or params.stop:
-            name = "bad_words" if params.bad_words else "stop"
-            raise UsageError(
-                f"{name} needs a tokenizer, and this engine has none; use logit_bias or "
-                "stop_token_ids."
-            )
-        return []
-    encode = vocabulary.tokenizer.encode
-    spellings = [
-        encode(prefix + word, add_special_tokens=False)
-        for word in params.bad_words or ()
-        for prefix in ("", " ")
-    ]
-    return [ids for i, ids in enumerate(spellings) if ids and ids not in spellings[:i]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from octavo.models.base import Model, Weights
     from octavo.ops.binding import OpBinding
     from octavo.ops.protocol import Ops
+    from octavo.sleep import ReloadWeights
     from octavo.tokenizer import Tokenizer
 
 __all__ = ["LoadedEngine", "build_engine", "load_engine"]
@@ -112,14 +114,23 @@ def _load_engine(config: EngineConfig, device: OpenDevice) -> LoadedEngine:
         model=model,
         attention_backend=config.attention_backend,
     )
-    weights = _load_weights(config, checkpoint, model, cold, dtype)
+    load_weights = functools.partial(_load_weights, config, checkpoint, model, cold, dtype)
+    weights = load_weights()
     plan = plan_for(config, model, cold)
     tokenizer = _load_tokenizer(config, checkpoint)
     vocabulary = Vocabulary(
         model.vocab_size, tokenizer, eos_token_ids(checkpoint.generation_config, tokenizer)
     )
     engine = build_engine(
-        config, backend, ops, model, weights, plan, vocabulary, resolution.spec.name
+        config,
+        backend,
+        ops,
+        model,
+        weights,
+        plan,
+        vocabulary,
+        resolution.spec.name,
+        reload_weights=load_weights,
     )
     return LoadedEngine(
         config=config,
@@ -143,8 +154,12 @@ def build_engine(
     plan: CachePlan,
     vocabulary: Vocabulary,
     backend_name: str = "",
+    reload_weights: ReloadWeights | None = None,
 ) -> Engine:
-    """Put an engine together from parts that are loaded; errors call the backend by its name."""
+    """Put an engine together from parts that are loaded; errors call the backend by its name.
+
+    ``reload_weights`` loads them once more, after a sleep that gave them back.
+    """
     runner = Runner(
         backend,
         ops,
@@ -182,6 +197,7 @@ def build_engine(
         max_model_len=plan.limits.max_model_len,
         max_logprobs=config.max_logprobs,
         step_timeout_s=config.step_timeout_s,
+        reload_weights=reload_weights,
     )
 
 

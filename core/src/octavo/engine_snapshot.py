@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, cast
 
+from octavo.block_map import BlockRun, map_blocks
 from octavo.scheduling.stats import SchedulerStats
 
-__all__ = ["BlockRun", "EngineSnapshot", "EngineStats", "GroupView", "RequestView"]
+if TYPE_CHECKING:
+    from octavo.completion import Completion
+    from octavo.scheduler import Scheduler
 
-BlockState = Literal["unused", "cached", "used"]
+__all__ = [
+    "BlockRun",
+    "EngineSnapshot",
+    "EngineStats",
+    "GroupView",
+    "RequestView",
+    "take_snapshot",
+]
 
 
 @dataclass(frozen=True)
@@ -19,7 +31,8 @@ class EngineStats:
     scheduler: SchedulerStats
     num_steps: int = 0
     num_prompt_tokens: int = 0
-    """Prompt tokens that were computed; what the prefix cache gave is not among them."""
+    """Prompt tokens that were computed, some of them again after a preemption; what the prefix
+    cache gave is not among them."""
     num_generated_tokens: int = 0
     num_failed_steps: int = 0
     step_time_s: float = 0.0
@@ -42,23 +55,12 @@ class RequestView:
 
 
 @dataclass(frozen=True)
-class BlockRun:
-    """Neighbouring blocks of the same state, owner and number of holders."""
-
-    state: BlockState
-    owner: int
-    """Index in ``EngineSnapshot.requests`` of the first that holds them; -1: nobody."""
-    num_holders: int
-    """More than one: a shared prefix."""
-    num_blocks: int
-
-
-@dataclass(frozen=True)
 class GroupView:
     """The blocks of a KV group in order, block 0 left out."""
 
     num_blocks: int
-    runs: tuple[BlockRun, ...]
+    runs: Sequence[BlockRun]
+    """From the engine a BlockRuns, which also has them as columns."""
 
 
 @dataclass(frozen=True)
@@ -69,3 +71,38 @@ class EngineSnapshot:
     requests: tuple[RequestView, ...]
     groups: tuple[GroupView, ...]
     stats: EngineStats
+
+
+def take_snapshot(scheduler: Scheduler, stats: EngineStats) -> EngineSnapshot:
+    """What the requests and blocks of a scheduler are now, between two steps.
+
+    Takes a few milliseconds with 100,000 blocks, whoever holds them.
+    """
+    requests = scheduler.unfinished
+    now_s = time.monotonic()
+    return EngineSnapshot(
+        block_size=scheduler.config.block_size,
+        requests=tuple(_view(cast("Completion", request), now_s) for request in requests),
+        groups=tuple(
+            GroupView(
+                pool.num_usable,
+                map_blocks(pool, [request.blocks[group] for request in requests]),
+            )
+            for group, pool in enumerate(scheduler.pools)
+        ),
+        stats=stats,
+    )
+
+
+def _view(completion: Completion, now_s: float) -> RequestView:
+    return RequestView(
+        request_id=completion.request_id,
+        status=completion.status.value,
+        num_prompt_tokens=completion.num_prompt_tokens,
+        num_output_tokens=completion.num_output_tokens,
+        num_computed_tokens=completion.num_computed_tokens,
+        num_cached_tokens=completion.num_cached_tokens,
+        num_preemptions=completion.num_preemptions,
+        priority=completion.priority,
+        age_s=now_s - completion.served.metrics.arrival_time_s,
+    )

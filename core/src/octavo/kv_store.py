@@ -37,10 +37,14 @@ class KVStore:
 
     def reset(self) -> None:
         """New, empty caches: at the start, and after a failed step left the old ones undefined."""
-        self.caches = self._host_caches = ()  # first: there may not be memory for both
+        self.release()  # first: there may not be memory for both
         self.caches = self._make(self._plan.num_blocks, on_host=False)
         if any(self._plan.num_host_blocks):
             self._host_caches = self._make(self._plan.num_host_blocks, on_host=True)
+
+    def release(self) -> None:
+        """Give the memory back; nothing can be computed until ``reset``."""
+        self.caches = self._host_caches = ()
 
     def _make(self, num_blocks: Sequence[int], *, on_host: bool) -> tuple[Cache, ...]:
         block_size = self._plan.limits.block_size

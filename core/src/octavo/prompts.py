@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from octavo.completion import Vocabulary
     from octavo.sampling_params import SamplingParams
 
-__all__ = ["Prompt", "is_token_ids", "read_prompt"]
+__all__ = ["Prompt", "has_token_ids", "is_token_ids", "read_prompt"]
 
 Prompt: TypeAlias = str | Sequence[int] | Mapping[str, Any]
 """Text, token ids, ``{"prompt": text}`` or ``{"prompt_token_ids": ids}`` (with or without text)."""
@@ -29,6 +29,13 @@ def is_token_ids(prompt: object) -> bool:
     )
 
 
+def has_token_ids(prompt: Prompt) -> bool:
+    """Whether ``read_prompt`` takes it as it is, without a tokenizer."""
+    if isinstance(prompt, Mapping):
+        return prompt.get("prompt_token_ids") is not None
+    return not isinstance(prompt, str)
+
+
 def read_prompt(
     prompt: Prompt, params: SamplingParams, vocabulary: Vocabulary, max_model_len: int
 ) -> tuple[str | None, list[int]]:
@@ -37,7 +44,7 @@ def read_prompt(
     if token_ids is None:
         if vocabulary.tokenizer is None:
             raise UsageError("This engine has no tokenizer: pass token ids instead of text.")
-        token_ids = vocabulary.tokenizer.encode(text or "")
+        token_ids = vocabulary.tokenizer.encode(_checked_text(text or ""))
     if params.truncate_prompt_tokens is not None:
         keep = params.truncate_prompt_tokens
         token_ids = token_ids[-(max_model_len - 1 if keep == -1 else keep) :]
@@ -71,6 +78,17 @@ def _text_and_ids(prompt: Prompt) -> tuple[str | None, list[int] | None]:
         f"A prompt of type {type(prompt).__name__} cannot be used: pass text, a list of token ids, "
         "or a mapping with 'prompt' or 'prompt_token_ids'."
     )
+
+
+def _checked_text(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"The prompt holds a lone surrogate (at character {error.start}), which no text can "
+            "have."
+        ) from None
+    return text
 
 
 def _check_ids(token_ids: list[int], vocab_size: int) -> None:

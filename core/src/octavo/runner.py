@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,15 +87,25 @@ class Runner:
         """Make the caches and compile the step; raises an OctavoError that says which failed."""
         cold = naming_faults(backend, backend_name or type(backend).__name__)
         self._backend = backend
-        self._weights = weights
+        self._weights: Any = weights
         self._block_size = plan.limits.block_size
         self._buckets = Buckets.of(backend.caps)
         self._rows = BatchRows(plan.limits.max_num_seqs, len(plan.groups), self._block_size)
         self._sampler = SamplerRows(plan.limits.max_num_seqs, model.vocab_size, seed)
         self._vocab_size = model.vocab_size
         self.store = KVStore(cold, plan)
-        self._step = cold.compile(make_step(ops, model, self.store.layer_groups, max_logprobs))
+        step = make_step(ops, model, self.store.layer_groups, max_logprobs)
+        self._compile = functools.partial(cold.compile, step)
+        self._step: Any = self._compile()
         self._seconds_per_prefill_token = 0.0  # running mean
+
+    def release_weights(self) -> None:
+        """Let go of the weights and of the compiled step, which may hold their memory."""
+        self._weights, self._step = None, None
+
+    def take_weights(self, weights: Weights) -> None:
+        """Go on with these, which have the form of the first ones."""
+        self._weights, self._step = weights, self._compile()
 
     def execute(self, schedule: Schedule) -> StepResult | None:
         """Run one step and wait for its tokens; None if the schedule only moves blocks."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from octavo.block_tables import BlockTables
+from octavo.blocks import BlockPool
 from octavo.errors import QueueFullError, UsageError
 from octavo.prefix_cache import root_hash
 from octavo.request import FinishReason, Request, RequestStatus
@@ -76,6 +76,17 @@ class Scheduler:
         """There is still something to do."""
         return bool(self._roster.by_id)
 
+    @property
+    def unfinished(self) -> list[Request]:
+        """Requests that run, then those that are swapped out, then those that wait; by rank."""
+        roster = self._roster
+        return [*roster.running, *roster.swapped, *roster.waiting]
+
+    @property
+    def pools(self) -> Sequence[BlockPool]:
+        """The device blocks of each KV group; only to be read."""
+        return self._tables.pools
+
     def set_preemption_costs(self, costs: PreemptionCosts) -> None:
         """What preemption costs by the latest measurements, for ``preemption_mode="auto"``."""
         self._planner.swap_costs = costs
@@ -83,6 +94,7 @@ class Scheduler:
     @property
     def stats(self) -> SchedulerStats:
         """A snapshot of the counters."""
+        counters = self._counters
         return SchedulerStats(
             num_waiting=self.num_waiting,
             num_running=self.num_running,
@@ -97,7 +109,10 @@ class Scheduler:
                 )
                 for pool, host_pool in zip(self._tables.pools, self._tables.host_pools, strict=True)
             ),
-            **asdict(self._counters),
+            num_recompute_preemptions=counters.num_recompute_preemptions,
+            num_swap_preemptions=counters.num_swap_preemptions,
+            num_prefix_query_tokens=counters.num_prefix_query_tokens,
+            num_prefix_hit_tokens=counters.num_prefix_hit_tokens,
         )
 
     def add(self, request: Request) -> None:

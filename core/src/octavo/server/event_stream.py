@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mutab
 from typing import Any, TypeVar
 
 from starlette.requests import Request
+from starlette.responses import Response
 
-__all__ = ["ClientGone", "EventStream", "sse", "until_disconnect"]
+__all__ = ["ClientGone", "EventStream", "on_one_line", "sse", "until_disconnect"]
 
 Result = TypeVar("Result")
 Message = MutableMapping[str, Any]
@@ -18,6 +19,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+# Characters that JSON leaves as they are and that many clients take for the end of a line.
+_LINE_ENDS = {"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
 class ClientGone(Exception):  # noqa: N818 - not an error: nobody is left to be told
@@ -26,12 +29,20 @@ class ClientGone(Exception):  # noqa: N818 - not an error: nobody is left to be 
 
 def sse(data: Any, event: str | None = None) -> bytes:
     """One server-sent event; ``data`` is sent as JSON, text as it is."""
-    text = data if isinstance(data, str) else _encode(data)
+    text = data if isinstance(data, str) else on_one_line(_encode(data))
     head = f"event: {event}\n" if event else ""
     return f"{head}data: {text}\n\n".encode("utf-8", "replace")
 
 
-class EventStream:
+def on_one_line(json_text: str) -> str:
+    """The same JSON without any character that could be taken for the end of a line."""
+    if not json_text.isascii():
+        for character, escape in _LINE_ENDS.items():
+            json_text = json_text.replace(character, escape)
+    return json_text
+
+
+class EventStream(Response):
     """An ASGI response that sends what an iterator yields, and closes it when the client leaves.
 
     The iterator must be an async generator: it is closed in every case, so that its ``finally``
@@ -40,12 +51,16 @@ class EventStream:
 
     def __init__(self, events: AsyncIterator[bytes], headers: dict[str, str] | None = None) -> None:
         self._events = events
-        self._headers = {
-            "content-type": "text/event-stream; charset=utf-8",
-            "cache-control": "no-cache",
-            "x-accel-buffering": "no",
-            **(headers or {}),
-        }
+        self.status_code = 200
+        self.background = None
+        self.init_headers(
+            {
+                "content-type": "text/event-stream; charset=utf-8",
+                "cache-control": "no-cache",
+                "x-accel-buffering": "no",
+                **(headers or {}),
+            }
+        )
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send until the iterator ends or the client leaves."""
@@ -61,8 +76,7 @@ class EventStream:
             await self._close()
 
     async def _send_all(self, send: Send) -> None:
-        headers = [(name.encode(), value.encode()) for name, value in self._headers.items()]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         async for event in self._events:
             await send({"type": "http.response.body", "body": event, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -83,6 +83,9 @@ def unlikely_rows() -> Iterator[Row]:
 
 def top_k_rows(rng: random.Random) -> Iterator[Row]:
     """The k-th largest and its equals stay."""
+    # As many as there are, and more: all 24 stay, the least likely too.
+    for top_k in (24, 60):
+        yield Row([-i / 64 for i in range(24)], top_k=top_k, uniform=UNIFORM_PARTS - 1)
     for top_k in (1, 2, 3, 4, 5, 6):
         yield Row(halvings(1, 0, 1, 2, 1), top_k=top_k, uniform=UNIFORM_PARTS - 1)
         yield Row(halvings(1, 0, 1, 2, 1), top_k=top_k, uniform=0)
@@ -100,6 +103,7 @@ def top_p_rows(rng: random.Random) -> Iterator[Row]:
     just_above = float32(0.75 + 2**-20)
     yield Row(halvings(3, 2, 3, 1, 0), top_p=just_above, uniform=0)
     yield Row([1.0] * 5, top_p=0.1, uniform=last)  # equals stay or go together
+    yield Row(halvings(1, 0, 1), top_p=2**-12, uniform=last)  # the likeliest alone
     for top_p in (0.0625, 0.3, 0.5, 0.9, 0.99):
         yield from undisputed(rng, 2, top_p=float32(top_p), temperature=float32(1.3))
 
@@ -148,6 +152,7 @@ def penalty_rows(rng: random.Random) -> Iterator[Row]:
         yield Row(logits, temperature=0.0, seen=seen, presence_penalty=-1.75)
         yield Row(logits, temperature=0.0, seen=seen, frequency_penalty=0.875)
         yield Row(logits, temperature=0.0, seen=seen, frequency_penalty=-1.125)
+    yield Row([2.0, 3.0, 1.0], temperature=0.0, seen={0: 1}, repetition_penalty=0.5)
     yield from undisputed(
         rng,
         8,
@@ -230,9 +235,35 @@ def wide_rows(rng: random.Random) -> Iterator[Row]:
         yield from undisputed(rng, 1, logits=[], hash=a_hash, **settings)
 
 
+def adjusted_rows(rng: random.Random) -> Iterator[Row]:
+    """More adjustments than a kernel takes in one piece: the last one decides."""
+    wide = {"logits": [], "temperature": 0.0}
+
+    def a_hash() -> tuple[int, int, int]:
+        return (rng.randrange(1000, 8000), rng.randrange(8191), 66_001)
+
+    yield Row(hash=a_hash(), bias={**dict.fromkeys(range(1, 2400, 2), -1.0), 66_000: 32.0}, **wide)
+    counts = {**dict.fromkeys(range(2, 2400, 2), 100), 65_999: 200}
+    yield Row(hash=a_hash(), seen=counts, frequency_penalty=-1.0, **wide)
+
+
+def temperature_rows(rng: random.Random) -> Iterator[Row]:
+    """Temperatures as users set them, one that is nearly greedy, and one that nearly is not."""
+    yield from undisputed(rng, 4)
+    yield from undisputed(rng, 6, temperature=sharpness)
+    for temperature in (1 / 64, 8.0):
+        logits = [logit * temperature for logit in halvings(0, 1, 1)]
+        yield Row(logits, temperature=temperature, uniform=UNIFORM_PARTS - 1)
+
+
+def sharpness(rng: random.Random) -> float:
+    """A temperature."""
+    return float32(rng.choice([0.05, 0.3, 0.7, 1.4, 2.0]))
+
+
 SAMPLED = (
     ("greedy", -1, greedy_rows),
-    ("temperature", -1, lambda r: undisputed(r, 4) + undisputed(r, 6, temperature=sharpness)),
+    ("temperature", -1, temperature_rows),
     ("equal tokens", -1, lambda _: tied_rows()),
     ("edges of the draw", -1, lambda _: halved_rows()),
     ("hardly likely tokens", -1, lambda _: unlikely_rows()),
@@ -246,15 +277,11 @@ SAMPLED = (
     ("unusable rows", -1, unusable_rows),
     ("rows of every kind", -1, mixed_rows),
     ("wide", -1, wide_rows),
+    ("more adjustments", -1, adjusted_rows),
     ("log-probability of the token alone", 0, mixed_rows),
     ("log-probabilities", 3, mixed_rows),
     ("log-probabilities, wide", 5, wide_rows),
 )
-
-
-def sharpness(rng: random.Random) -> float:
-    """A temperature."""
-    return float32(rng.choice([0.05, 0.3, 0.7, 1.4, 2.0]))
 
 
 def given_rows(rng: random.Random) -> Iterator[Row]:

@@ -32,6 +32,11 @@ def probe_that_raises():
     raise OSError("cannot open /dev/plain")
 
 
+def probe_that_prints():
+    print("plain: found 1 device")
+    return Probe(devices=(DEVICE,))
+
+
 def probe_of_another_kind():
     return [DEVICE]
 

@@ -33,3 +33,8 @@ class Mutant:
         if self.load is not None:
             changes["load"] = self.load
         return Subject.of(replace(SPEC, **changes), DEVICE, distribution="octavo-plain")
+
+
+def contract(check, name, about, says, **more):
+    """A mutant that a check of the section "contract" catches."""
+    return Mutant(name, about, f"contract.{check}", says, **more)

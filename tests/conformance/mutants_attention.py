@@ -20,6 +20,33 @@ class OneSplit(PlainOps):
         return seen[len(seen) // 1024 * 1024 :] if len(seen) > 1024 else seen
 
 
+@MUTANTS.caught_by("paged_attention", "paged_attention is wrong")
+class RoomForSixteenSplits(PlainOps):
+    """Sixteen splits of 256 keys can be merged; further ones write past them, and are not read."""
+
+    def visible(self, position, seq_len, params, block_size):
+        return super().visible(position, seq_len, params, block_size)[:4096]
+
+
+@MUTANTS.caught_by("paged_attention", "paged_attention is wrong")
+class SixteenBitBlocks(PlainOps):
+    """Block tables travel as 16-bit integers."""
+
+    def slots_to_read(self, blocks, positions, block_size):
+        return super().slots_to_read(blocks & 0x7FFF, positions, block_size)
+
+
+@MUTANTS.caught_by("sinks", "paged_attention is wrong")
+class FirstLayersSinks(PlainOps):
+    """A kernel is built with the sinks of the first layer, and serves all."""
+
+    def paged_attention(self, q, cache, plan, params, sinks=None):
+        if sinks is not None:
+            built_for = self.__dict__.setdefault("built_for", {})
+            sinks = built_for.setdefault((len(sinks), sinks.dtype), sinks)
+        return super().paged_attention(q, cache, plan, params, sinks)
+
+
 @MUTANTS.caught_by(
     "paged_attention", "as if the last block were not read where it is partly filled", only=False
 )

@@ -200,7 +200,8 @@ class MemoryNotGivenBack(PlainBackend):
     num_bytes = 0
 
     def make_kv(self, spec, num_blocks, block_size, *, on_host=False):
-        MemoryNotGivenBack.num_bytes += spec.bytes_per_token * num_blocks * block_size
+        if not on_host:
+            MemoryNotGivenBack.num_bytes += spec.bytes_per_token * num_blocks * block_size
         return super().make_kv(spec, num_blocks, block_size, on_host=on_host)
 
     def memory(self):

@@ -58,6 +58,15 @@ CLAIM = "The claim caps.batch_invariant is false: to the last bit"
 
 
 @MUTANTS.caught_by("batch", f"{CLAIM}.*in a batch of 5 than alone")
+class SplitByTableWidth(SplitOps):
+    """Splits the keys of every sequence where the longest has more than 8 blocks."""
+
+    def paged_attention(self, q, cache, plan, params, sinks=None):
+        self.is_split = plan.block_table.shape[1] > 8
+        return super().paged_attention(q, cache, plan, params, sinks)
+
+
+@MUTANTS.caught_by("batch", f"{CLAIM}.*in a batch of 5 than alone")
 class SplitsByNumberOfSequences(SplitOps):
     """With four sequences or more, the keys of each are split to fill the device."""
 

@@ -161,12 +161,80 @@ class MinPBeforeTemperature(ChangedBatch):
         return logits, {"min_p": np.zeros_like(sampling.min_p)}
 
 
+@MUTANTS.caught_by("sampling", r"in row \d+ of 'top_k'")
+class TopKBelowTheVocabulary(ChangedBatch):
+    """A partial sort needs k to be less than the number of tokens."""
+
+    def changed(self, logits, sampling):
+        return logits, {"top_k": np.minimum(sampling.top_k, logits.shape[1] - 1)}
+
+
+@MUTANTS.caught_by("sampling", "in row . of 'more adjustments'")
+class OneBlockOfAdjustments(ChangedBatch):
+    """Launches one block of 1024 threads, and each applies one bias."""
+
+    def changed(self, logits, sampling):
+        names = ("bias_rows", "bias_ids", "bias_values")
+        return logits, {name: getattr(sampling, name)[:1024] for name in names}
+
+
+@MUTANTS.caught_by("sampling", "in row . of 'more adjustments'")
+class CountsOfAByte(ChangedBatch):
+    """Occurrences are kept as signed bytes."""
+
+    def changed(self, logits, sampling):
+        return logits, {"seen_counts": sampling.seen_counts.astype(np.int8).astype(np.int32)}
+
+
+@MUTANTS.caught_by("sampling", r"in row \d+ of 'top_p'")
+class TinyTopPIsOff(ChangedBatch):
+    """What looks like 0 is taken for unset."""
+
+    def changed(self, logits, sampling):
+        return logits, {"top_p": np.where(sampling.top_p < 1e-3, 1, sampling.top_p)}
+
+
+@MUTANTS.caught_by("sampling", r"in row \d+ of 'temperature'")
+class NearlyGreedyIsGreedy(ChangedBatch):
+    """Temperatures below 0.05 are rounded to 0, for fear of dividing by them."""
+
+    def changed(self, logits, sampling):
+        return logits, {
+            "temperature": np.where(sampling.temperature < 0.05, 0, sampling.temperature)
+        }
+
+
 @MUTANTS.caught_by("sampling", "in row . of '(equal tokens|edges of the draw)'")
 class DrawnAtTheEdge(ChangedBatch):
     """A token is drawn as soon as the running sum reaches the target: >= in place of >."""
 
     def changed(self, logits, sampling):
         return logits, {"uniform": np.maximum(sampling.uniform - ONE_PART, np.float32(0))}
+
+
+@MUTANTS.caught_by("sampling", r"SampleResult\.token_ids is of int64; expected int32")
+class WideTokenIds(PlainOps):
+    """Returns what argmax does: indices of 64 bits."""
+
+    def sample(self, logits, sampling):
+        result = super().sample(logits, sampling)
+        return replace(result, token_ids=result.token_ids.astype(np.int64))
+
+
+@MUTANTS.caught_by("sampling", r"SampleResult\.logprobs is an array, though num_logprobs is -1")
+class LogprobsForAll(PlainOps):
+    """Takes -1 for 0, and computes log-probabilities in every step."""
+
+    def sample(self, logits, sampling):
+        return super().sample(logits, replace(sampling, num_logprobs=max(0, sampling.num_logprobs)))
+
+
+@MUTANTS.caught_by("sampling", r"in row \d+ of 'penalties'")
+class NoRewardForRepetition(ChangedBatch):
+    """A repetition penalty below 1 is taken for a mistake."""
+
+    def changed(self, logits, sampling):
+        return logits, {"repetition_penalty": np.maximum(sampling.repetition_penalty, 1)}
 
 
 @MUTANTS.caught_by("sampling", "in row . of 'greedy'")

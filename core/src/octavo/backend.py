@@ -67,11 +67,15 @@ class MemoryInfo:
 
 
 class Backend(Protocol):
-    """A loaded backend: one plain object per device, several may live in one process."""
+    """A loaded backend: one plain object per device, several may live in one process.
+
+    The process is not the backend's: probing, loading and serving leave its settings alone (random
+    state, warnings, signals, working directory, variables), and print nothing on standard output.
+    """
 
     @property
     def caps(self) -> Capabilities:
-        """What this backend can do, frozen."""
+        """What this backend can do, frozen: the same for each load on a device, at any time."""
         ...
 
     @property
@@ -91,7 +95,7 @@ class Backend(Protocol):
         ...
 
     def get(self, array: Array) -> NDArray[Any]:
-        """Device to host NumPy; waits for the device."""
+        """Device to host NumPy; waits for the device. No later call changes what it returned."""
         ...
 
     def put_linear(
@@ -110,7 +114,10 @@ class Backend(Protocol):
     def make_kv(
         self, spec: KVSpec, num_blocks: int, block_size: int, *, on_host: bool = False
     ) -> Cache:
-        """An empty cache for one layer, opaque; ``on_host`` makes the swap space for it."""
+        """An empty cache for one layer, opaque; ``on_host`` makes the swap space for it.
+
+        Swap space takes the host's memory, none of the device's.
+        """
         ...
 
     def copy_blocks(self, src: Cache, dst: Cache, pairs: NDArray[np.int32]) -> Cache:
@@ -135,4 +142,6 @@ class Backend(Protocol):
 
 
 Options = Mapping[str, Any]
+"""What plugins.toml and the caller say; read-only."""
+
 LoadFunction = Callable[[int, Options], Backend]

@@ -9,11 +9,13 @@ from octavo.testing.checks import (
     contract_loading,
     contract_memory,
     contract_plugin,
+    contract_process,
 )
 
 __all__ = ["CHECKS"]
 
 CHECKS: tuple[Check, ...] = (
+    *contract_process.CHECKS,  # first, as much is changed by the first load alone
     *contract_plugin.CHECKS,
     *contract_loading.CHECKS,
     *contract_capabilities.CHECKS,

@@ -15,12 +15,14 @@ from octavo.loading.gguf_quants import QUANT_TYPES
 from octavo.loading.tensors import QuantizedTensor
 from octavo.ops.protocol import AttentionParams
 from octavo.testing.check import Blocked, Case, Check, CheckFailure
-from octavo.testing.checks.raw_backend import attend_one_token, opened, opened_sound
+from octavo.testing.checks.raw_backend import ONE_TOKEN, attend_one_token, opened, opened_sound
 
 if TYPE_CHECKING:
     from octavo.testing.subject import Subject
 
 __all__ = ["CHECKS"]
+
+_NEARLY = 0.05  # what 8 bits may lose of ONE_TOKEN
 
 
 def _capability_cases(subject: Subject) -> Iterable[Case]:
@@ -30,6 +32,7 @@ def _capability_cases(subject: Subject) -> Iterable[Case]:
             caps = backend.caps
     except Blocked:
         return  # nothing can be tried; others say why
+    yield Case("constant", _check_constant)
     for label, check in _TRIED.items():
         yield Case(label, check)
     if caps.host_swap:
@@ -66,6 +69,28 @@ def _tried(claim: str, attempt: Callable[[], Any], look: str) -> Any:
             "Claim what works: leaving a capability out is never wrong.",
             look=f"{look}, backend.caps",
         ) from error
+
+
+def _check_constant(subject: Subject) -> None:
+    """Octavo reads the capabilities now and then, and relies on what it read first."""
+    with opened_sound(subject) as backend:
+        first, ops = backend.caps, backend.ops
+        spec = KVSpec("full", 1, 8, first.kv_dtypes[0])
+        attend_one_token(backend, spec, first.block_sizes[0], AttentionParams(scale=1.0))
+        changed = [
+            name for name in vars(first) if getattr(first, name) != getattr(backend.caps, name)
+        ]
+        if changed:
+            raise CheckFailure(
+                f"Once attention has been computed, caps.{changed[0]} is "
+                f"{getattr(backend.caps, changed[0])!r}; at first it was "
+                f"{getattr(first, changed[0])!r}. Capabilities never change."
+            )
+        if backend.ops is not ops:
+            raise CheckFailure(
+                "backend.ops is another object each time; expected the op set, bound once at load.",
+                look="backend.ops",
+            )
 
 
 def _try_dtypes(subject: Subject) -> None:
@@ -197,10 +222,10 @@ def _note_unclaimed(subject: Subject) -> str | None:
 
 def _can(backend: Any, spec: KVSpec, block_size: int) -> bool:
     try:
-        attend_one_token(backend, spec, block_size, AttentionParams(scale=1.0))
+        out = attend_one_token(backend, spec, block_size, AttentionParams(scale=1.0))
+        return bool(np.all(np.abs(out - ONE_TOKEN) < _NEARLY))
     except Exception:  # noqa: BLE001 - what is not claimed may fail in any way
         return False
-    return True
 
 
 _TRIED: dict[str, Callable[[Subject], None]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,13 @@ def _check_loads(subject: Subject, _value: None) -> None:
             raise CheckFailure(
                 "load returned the same object twice. Closing one would close the other: return a "
                 "new object each time, and let them share what they must."
+            )
+        first, second = (getattr(backend, "caps", None) for backend in backends)
+        if first != second:
+            raise CheckFailure(
+                f"Loaded twice on one device, the backend claims {first}, and then {second}. What "
+                "it can do is a property of the device: claim what always holds.",
+                look="backend.caps",
             )
         for nth, backend in zip(("first", "second"), backends, strict=True):
             _use(backend, f"Of two loaded backends, the {nth}")
@@ -105,6 +113,7 @@ def _need_load(subject: Subject) -> None:
 
 def _option_cases(subject: Subject) -> Iterable[Case]:
     yield Case("unknown", _check_unknown_option)
+    yield Case("read-only", _check_options_are_kept)
     yield Case("wrong type", _check_option_types)
     if subject.policy.options.get(subject.name):
         yield Case("listed", _check_options_are_listed)
@@ -140,6 +149,20 @@ def _refusal_of_unknown_option(subject: Subject) -> str:
         f"load ignores the unknown option {_UNKNOWN_OPTION!r}. A misspelt option would go "
         "unnoticed: raise octavo.api.UsageError naming it and the options there are."
     )
+
+
+def _check_options_are_kept(subject: Subject) -> None:
+    """They may be the same mapping each time, such as that of plugins.toml."""
+    _need_load(subject)
+    own_options = subject.policy.options.get(subject.name, {})
+    try:
+        backend = subject.spec.load(subject.resolution.device.index, MappingProxyType(own_options))
+    except Exception as error:
+        raise CheckFailure(
+            f"With options in a mapping that cannot be changed, load raises {describe(error)}. "
+            "They belong to the caller: read them, or change a copy (dict(options))."
+        ) from error
+    close_quietly(backend)
 
 
 def _check_option_types(subject: Subject) -> None:

@@ -33,10 +33,13 @@ def _memory_cases(subject: Subject) -> Iterable[Case]:
     try:
         with opened_sound(subject) as backend:
             is_shared = getattr(backend.memory(), "shared_with_host", False)
+            host_swap = backend.caps.host_swap
     except Exception:  # noqa: BLE001 - the case above reports it
         return
     if not is_shared:  # the host's memory moves for reasons of its own
         yield Case("falls with a cache", _check_memory_falls)
+        not_claimed = None if host_swap else "caps.host_swap is False"
+        yield Case("swap space is the host's", _check_swap_space, not_claimed)
 
 
 def _check_figures(subject: Subject) -> None:
@@ -87,6 +90,26 @@ def _check_memory_falls(subject: Subject) -> None:
         )
 
 
+def _check_swap_space(subject: Subject) -> None:
+    """It is as large as the host has memory to spare, which a device may not have."""
+    with opened_sound(subject) as backend:
+        caps = backend.caps
+        block_size, spec = caps.block_sizes[0], KVSpec("full", 4, 8, caps.kv_dtypes[0])
+        before_bytes = backend.memory().free_bytes
+        made_bytes = min(64 * _MIB, before_bytes // 4)
+        num_blocks = max(1, made_bytes // (spec.bytes_per_token * block_size))
+        swap_space = backend.make_kv(spec, num_blocks, block_size, on_host=True)
+        fallen_bytes = before_bytes - backend.memory().free_bytes
+        del swap_space
+    if fallen_bytes >= made_bytes / 2:
+        raise CheckFailure(
+            f"make_kv with on_host=True for {made_bytes / _MIB:.1f} MiB took "
+            f"{fallen_bytes / _MIB:.1f} MiB of device memory, by what memory() says. Swap space "
+            "belongs in the host's memory.",
+            look="backend.make_kv, backend.memory",
+        )
+
+
 def _check_packed_weights(subject: Subject, _value: None) -> None:
     packed = QuantizedTensor(_UNKNOWN_SCHEME, (4, 32), np.zeros((4, 18), np.uint8))
     with opened_sound(subject) as backend:
@@ -117,7 +140,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "contract",
         "memory",
-        "free and total bytes are plausible, and free falls as memory is taken",
+        "free and total bytes are plausible, and free falls as memory is taken, the host's apart",
         "backend.memory",
         _run_value,
         _memory_cases,

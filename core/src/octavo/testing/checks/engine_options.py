@@ -29,8 +29,8 @@ _FAVOURITE = 5  # a token that a bias makes the likeliest
 
 _DRAWN: dict[str, Any] = {"temperature": 1.0, "seed": 11}
 _TABLE: Mapping[str, Mapping[str, Any]] = {
+    "no log-probabilities": {"logprobs": None},  # first: no later step may go without, too
     "greedy": {},
-    "no log-probabilities": {"logprobs": None},
     "drawn": _DRAWN,
     "the 3 likeliest": {"logprobs": 3},
     "logit_bias": {"logit_bias": {_FAVOURITE: 10.0}},

@@ -44,7 +44,7 @@ class _Setup:
     @property
     def config(self) -> Mapping[str, Any]:
         """With room for some blocks even if they are large."""
-        max_len = max(MAX_LEN, 8 * self.block_size)
+        max_len = max(MAX_LEN, 12 * self.block_size)
         return {**TINY_MODELS[self.model].config, "max_position_embeddings": max_len}
 
     def options(self, **changes: Any) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class _Setup:
             "dtype": self.dtype,
             "kv_cache_dtype": self.kv_dtype,
             "block_size": self.block_size,
-            "max_num_batched_tokens": 16 * self.block_size,
+            "max_num_batched_tokens": 20 * self.block_size,
             "enable_prefix_caching": False,
             **changes,
         }
@@ -87,9 +87,12 @@ def _with_numbers(max_tokens: int) -> SamplingParams:
 
 
 def _check_batch(subject: Subject, setup: _Setup) -> None:
-    """Each request has the same answer alone, beside others, and whoever came first."""
+    """Each request has the same answer alone, beside others, and whoever came first.
+
+    The longest fills so many blocks that the table of the step is much wider than any other's.
+    """
     size = setup.block_size
-    prompts = setup.prompts(2 * size + 1, 1, size, size - 1, size + 1)
+    prompts = setup.prompts(2 * size + 1, 1, size, 10 * size - 1, size + 1)
     params = _with_numbers(4)
     with subject.engine(setup.config, **setup.options()) as loaded:
         agreement = Agreement.of(loaded)
@@ -241,7 +244,7 @@ CHECKS = (
         "invariance",
         "batch",
         "a request has the same answer alone and in any batch",
-        "ops.linear, ops.paged_attention and plan: what a token gets from its neighbours",
+        "ops.linear, ops.paged_attention and backend.plan: what a token gets from its neighbours",
         _check_batch,
         _cases,
     ),
@@ -265,7 +268,8 @@ CHECKS = (
         "invariance",
         "preemption",
         "a preempted request goes on as if nothing had been",
-        "copy_blocks to the host and back, make_kv(on_host=True), ops.write_kv into used blocks",
+        "backend.copy_blocks to the host and back, backend.make_kv(on_host=True), "
+        "ops.write_kv into used blocks",
         _check_preemption,
         _preemption_cases,
     ),
@@ -273,7 +277,7 @@ CHECKS = (
         "invariance",
         "forks",
         "answers that share a prompt go their own ways",
-        "copy_blocks within one cache, for every layer",
+        "backend.copy_blocks within one cache, for every layer",
         _check_forks,
         _cases,
     ),

@@ -209,7 +209,7 @@ CHECKS = (
     paging_check(
         "layout",
         "neither the order of blocks nor that of sequences changes what a sequence reads",
-        "ops.paged_attention and plan: how the block table is followed",
+        "ops.paged_attention and backend.plan: how the block table is followed",
         {
             "blocks backwards": _backwards,
             "blocks interleaved": _interleaved,

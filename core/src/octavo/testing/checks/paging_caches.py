@@ -98,13 +98,13 @@ CHECKS = (
     paging_check(
         "groups",
         "each KV group of a batch reads and writes through its own block table",
-        "plan: one plan for each of batch.groups, in order",
+        "backend.plan: one plan for each of batch.groups, in order",
         {"three groups": _own_tables},
     ),
     paging_check(
         "caches",
         "each call of make_kv gives a cache of its own",
-        "make_kv: nothing shared between layers of equal spec",
+        "backend.make_kv: nothing shared between layers of equal spec",
         {"layers": _independent, "two sizes": _different_sizes},
     ),
 )

@@ -207,7 +207,7 @@ CHECKS = (
     paging_check(
         "copies",
         "blocks copied within the device are the same to the last bit, and no others change",
-        "copy_blocks with src and dst on the device",
+        "backend.copy_blocks with src and dst on the device",
         {
             "one to one": _one_to_one,
             "one to many": _one_to_many,
@@ -222,7 +222,7 @@ CHECKS = (
     paging_check(
         "swap",
         "blocks swapped to the host and back are the same to the last bit",
-        "copy_blocks with src or dst on the host, make_kv(on_host=True)",
+        "backend.copy_blocks with src or dst on the host, backend.make_kv(on_host=True)",
         {
             "out and in": _out_and_in,
             "some at a time": _some_at_a_time,

@@ -41,6 +41,14 @@ _REQUESTS: tuple[tuple[list[int], dict[str, Any]], ...] = (  # prompts, and how 
     ([64, 33, 83], {"seed": -5}),
     ([27, 95], {}),
 )
+_RESULT_DTYPES = {
+    "token_ids": "int32",
+    "logprobs": "float32",
+    "ranks": "int32",
+    "top_ids": "int32",
+    "top_logprobs": "float32",
+    "valid": "bool",
+}
 _NEAR = 1e-3  # probability; float32 log-probabilities add up to 1 within much less
 
 
@@ -184,6 +192,7 @@ def _check_token_logprobs(subject: Subject, vector: SamplingVector) -> None:
 
 
 def _compare(subject: Subject, result: SampleResult, vector: SamplingVector, verb: str) -> None:
+    _check_form(subject, result, vector)
     tokens = subject.get(result.token_ids)
     valid = [True] * len(tokens) if result.valid is None else subject.get(result.valid).tolist()
     for index, (row, expected) in enumerate(zip(vector.rows, vector.expected, strict=True)):
@@ -201,11 +210,29 @@ def _compare(subject: Subject, result: SampleResult, vector: SamplingVector, ver
             _compare_logprobs(subject, result, index, expected, where)
 
 
+def _check_form(subject: Subject, result: SampleResult, vector: SamplingVector) -> None:
+    for name, dtype in _RESULT_DTYPES.items():
+        column = getattr(result, name)
+        if column is None:
+            continue
+        found = subject.get(column).dtype.name
+        if found != dtype:
+            raise CheckFailure(f"SampleResult.{name} is of {found}; expected {dtype}.")
+        if vector.num_logprobs < 0 and name not in ("token_ids", "valid"):
+            raise CheckFailure(
+                f"SampleResult.{name} is an array, though num_logprobs is -1, in {vector.label!r}; "
+                "expected None: log-probabilities that nobody asked for take time."
+            )
+
+
 def _settings(row: Mapping[str, Any]) -> str:
     named = {name: value for name, value in row.items() if name not in ("logits", "expected")}
     if "uniform" in named:
         named["uniform"] = f"{named['uniform']}/2**24"
-    return ", ".join(f"{name}={value}" for name, value in named.items()) or "nothing set"
+    texts = [f"{name}={value}" for name, value in named.items()]
+    return (
+        ", ".join(text if len(text) <= 80 else f"{text[:80]}…" for text in texts) or "nothing set"
+    )
 
 
 def _compare_logprobs(
@@ -267,7 +294,8 @@ CHECKS = (
         "randomness",
         "draws",
         "an engine draws each token by seed, request, sample and position, and nothing else",
-        "compile (a step must read sampling.uniform anew each time), ops.sample, octavo.sampler",
+        "backend.compile (a step must read sampling.uniform anew each time), ops.sample, "
+        "octavo.sampler",
         _check_draws,
     ),
 )

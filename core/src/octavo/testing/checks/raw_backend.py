@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from octavo.ops.protocol import AttentionParams
     from octavo.testing.subject import Subject
 
-__all__ = ["attend_one_token", "close_quietly", "load_raw", "opened", "opened_sound"]
+__all__ = ["ONE_TOKEN", "attend_one_token", "close_quietly", "load_raw", "opened", "opened_sound"]
+
+ONE_TOKEN = 0.75
+"""The values of the token of ``attend_one_token``: no integer, so that a cache of integers without
+scales loses them, and exact in every float."""
 
 _REPORTED_BY = {"member": "members", "signature": "signatures", "capability": "capabilities"}
 
@@ -77,7 +81,8 @@ def attend_one_token(
 ) -> NDArray[Any]:
     """The smallest step there is: one token written to a new cache and attending to itself.
 
-    Returns [1, 1, head_dim] as float32, or raises what the backend raises.
+    Returns [1, 1, head_dim] as float32, all ONE_TOKEN if it is right and there is no sink, or
+    raises what the backend raises.
     """
     batch = StepBatch(
         token_ids=np.zeros(1, np.int32),
@@ -91,7 +96,7 @@ def attend_one_token(
     )
     batch = Buckets.of(backend.caps).pad_batch(batch)
     (plan,) = backend.plan(batch, block_size)
-    rows = np.ones((len(batch.token_ids), 1, spec.head_dim), np.float32)
+    rows = np.full((len(batch.token_ids), 1, spec.head_dim), ONE_TOKEN, np.float32)
     dtype = backend.caps.dtypes[0]
     q, k, v = (backend.put(rows, dtype) for _ in "qkv")
     sink = backend.put(np.zeros(1, np.float32), dtype) if sinks else None

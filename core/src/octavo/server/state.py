@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from octavo.server.engine_feed import EngineFeed
 from octavo.server.errors import ApiError
 from octavo.server.metrics import Metrics
 from octavo.server.request_record import current_record
@@ -38,6 +39,11 @@ class Server:
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(self.models, lambda: self.num_requests_in_flight)
+        self._feeds = {model.name: EngineFeed(self, model) for model in self.models}
+
+    def feed_of(self, model: ServedModel) -> EngineFeed:
+        """What the engine of a model does, for those who watch."""
+        return self._feeds[model.name]
 
     def model_for(self, name: str | None) -> ServedModel:
         """The model that a request names, ready to take it; raises ApiError."""

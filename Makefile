@@ -14,7 +14,7 @@ DISTRIBUTIONS := core $(patsubst %/pyproject.toml,%,$(wildcard backends/*/pyproj
 MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
 ORACLES := torch transformers accelerate jax gguf sentencepiece $(if $(filter Windows_NT,$(OS)),,mlx)
 
-.PHONY: help demo test test-all lint format matrix bench clean clean-env
+.PHONY: help demo serve test test-all lint format matrix bench clean clean-env
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ demo: $(VENV)/run.stamp ## Fetch SmolLM2-135M (98 MB) and ask it a question, wit
 	@$(BIN)/python scripts/fetch_model.py
 	$(BIN)/octavo chat $(MODEL) --device cpu --temperature 0 \
 		--message "What is the capital of France?"
+
+serve: $(VENV)/serve.stamp ## Fetch SmolLM2-135M and serve it at http://127.0.0.1:8000
+	@$(BIN)/python scripts/fetch_model.py
+	$(BIN)/octavo serve $(MODEL) --device cpu $(ARGS)
 
 test: $(VENV)/test.stamp ## Run all tests but the slow ones
 	OCTAVO_TEST_REQUIRES="$(ORACLES)" $(BIN)/python -m pytest $(ARGS)
@@ -73,6 +77,11 @@ $(VENV)/run.stamp: $(VENV)/made.stamp constraints.txt requirements/build.txt \
 	@echo "Installing Octavo and its NumPy backend into $(VENV) (no torch) ..."
 	@$(PIP_INSTALL) -r requirements/build.txt
 	@$(PIP_INSTALL) --no-build-isolation -e core -e backends/cpu
+	@touch $@
+
+$(VENV)/serve.stamp: $(VENV)/run.stamp
+	@echo "Installing what the server needs into $(VENV) ..."
+	@$(PIP_INSTALL) --no-build-isolation -e "core[serve]" -e backends/cpu
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/run.stamp requirements/test.txt requirements/oracles.txt

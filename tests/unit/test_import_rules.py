@@ -22,6 +22,9 @@ FOLDERS = ("core", "backends/*", "examples/*")
 
 FRAMEWORKS = {"torch", "jax", "jaxlib", "mlx", "triton"}
 ARRAY_LIBRARIES = FRAMEWORKS | {"numpy", "ml_dtypes", "array_api_compat", "array_api_extra", "cupy"}
+# octavo[serve] and octavo[otel]
+WEB_PACKAGES = {"fastapi", "starlette", "uvicorn", "pydantic", "prometheus_client", "httptools"}
+WEB_PACKAGES |= {"uvloop", "opentelemetry"}
 PLAIN_MODULES = ("octavo.request", "octavo.blocks", "octavo.scheduler")
 STANDARD_LIBRARY = sys.stdlib_module_names
 # Vendors' thin backends build on the shared one.
@@ -178,6 +181,17 @@ def plugin_modules_are_light(module: str, source: str, is_package: bool) -> list
     ]
 
 
+def the_web_stays_in_the_server(module: str, source: str, is_package: bool) -> list[str]:
+    """Rule 6: whoever does not serve needs no web framework, not even where it is imported late."""
+    if module.partition(".")[0] != "octavo" or f"{module}.".startswith("octavo.server."):
+        return []
+    return [
+        complain(each, module)
+        for each in imports_of(source, module, is_package=is_package)
+        if each.package in WEB_PACKAGES
+    ]
+
+
 RULES: dict[Rule, list[tuple[str, str]]] = {
     plain_modules_use_the_standard_library: [
         ("octavo.scheduler", "import numpy as np"),
@@ -222,6 +236,12 @@ RULES: dict[Rule, list[tuple[str, str]]] = {
         ("octavo_cpu.plugin", "class A:\n    import torch"),
         ("octavo_cuda.plugin", "from octavo_torch import backend"),
     ],
+    the_web_stays_in_the_server: [
+        ("octavo.engine", "import pydantic"),
+        ("octavo.cli.serve", "def f():\n    import uvicorn"),
+        ("octavo.servers", "from fastapi import FastAPI"),
+        ("octavo.engine", "if TYPE_CHECKING:\n    from starlette.requests import Request"),
+    ],
 }
 
 GOOD = [
@@ -235,6 +255,8 @@ GOOD = [
         "import numpy\nfrom octavo.api import Backend\nfrom octavo_cpu import ops",
     ),
     ("octavo_cpu.backend", "from octavo import api"),
+    ("octavo.server.app", "from fastapi import FastAPI"),
+    ("octavo.cli.serve", "def f():\n    from octavo.server.run import run_server"),
     ("octavo_cpu.fake.load", "from octavo.testing import FaultyBackend"),
     ("octavo_cuda.backend", "import torch\nfrom octavo_torch.backend import TorchBackend"),
     ("octavo_cpu.plugin", "import os\nfrom octavo.api import hookimpl\ndef f():\n    import numpy"),
@@ -319,6 +341,13 @@ def test_live_all_of_core_loads_no_framework_and_no_backend():
     loaded = packages(loaded_after(*core))
     assert not loaded & (FRAMEWORKS | {"transformers"})
     assert not {name for name in loaded if name.startswith("octavo_")}
+
+
+def test_live_commands_load_no_web_framework():
+    """Not even ``octavo serve``, until there is something to serve."""
+    commands = [name for name, _ in source_modules() if name.startswith("octavo.cli.")]
+    plan = ["octavo.server.config", "octavo.server.deployment", "octavo.server.model_loading"]
+    assert not packages(loaded_after("octavo", *commands, *plan)) & WEB_PACKAGES
 
 
 def test_live_models_load_no_array_library():

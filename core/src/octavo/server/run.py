@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -44,20 +45,19 @@ def run_server(deployment: Deployment) -> int:
         else tls_context(config.ssl_certfile, config.ssl_keyfile)
     )
     with contextlib.closing(bind(config.host, config.port)) as bound:
-        options = _uvicorn_options(config, tls)
         loop_factory = uvicorn.Config("", log_config=None).get_loop_factory()
         with asyncio.Runner(loop_factory=loop_factory) as runner:
-            return runner.run(_run(deployment, bound, options))
+            return runner.run(_run(deployment, bound, tls))
 
 
-async def _run(deployment: Deployment, bound: socket.socket, options: dict[str, Any]) -> int:
+async def _run(deployment: Deployment, bound: socket.socket, tls: ssl.SSLContext | None) -> int:
     with StopSignals() as stop:
         loading = asyncio.ensure_future(load_models(deployment.models))
         models = await stop.unless_asked(loading)
         if models is None:
             return EXIT_INTERRUPTED
         try:
-            await _serve(deployment, models, bound, options, stop)
+            await _serve(deployment, models, bound, tls, stop)
         finally:
             await close_models(models)
         return EXIT_INTERRUPTED if stop.is_urgent else 0
@@ -67,12 +67,14 @@ async def _serve(
     deployment: Deployment,
     models: ServedModels,
     bound: socket.socket,
-    options: dict[str, Any],
+    tls: ssl.SSLContext | None,
     stop: StopSignals,
 ) -> None:
     config = deployment.server
     server = Server(config, models)
-    web = _WebServer(uvicorn.Config(create_app(server), **options))
+    web = _WebServer(uvicorn.Config(create_app(server), **_uvicorn_options(config)))
+    web.config.load()
+    web.config.ssl = tls
     try:
         bound.listen(web.config.backlog)
     except OSError as error:
@@ -129,8 +131,8 @@ class _WebServer(uvicorn.Server):
 
     async def wait_until_started(self, serving: asyncio.Future[None]) -> None:
         """Until connections are taken; raises what kept the server from it."""
-        started = asyncio.ensure_future(self.has_started.wait())
-        await asyncio.wait({started, serving}, return_when=asyncio.FIRST_COMPLETED)
+        started: asyncio.Future[Any] = asyncio.ensure_future(self.has_started.wait())
+        await asyncio.wait((started, serving), return_when=asyncio.FIRST_COMPLETED)
         started.cancel()
         if serving.done():
             serving.result()
@@ -141,7 +143,7 @@ class _WebServer(uvicorn.Server):
             listener.close()
 
 
-def _uvicorn_options(config: ServerConfig, tls: Any) -> dict[str, Any]:
+def _uvicorn_options(config: ServerConfig) -> dict[str, Any]:
     return {
         "root_path": "",  # the application has it
         "log_config": None,
@@ -152,7 +154,6 @@ def _uvicorn_options(config: ServerConfig, tls: Any) -> dict[str, Any]:
         "proxy_headers": False,
         "timeout_keep_alive": config.keep_alive_timeout_s,
         "timeout_graceful_shutdown": _ENDING_TIMEOUT_S,
-        **({} if tls is None else {"ssl_context_factory": lambda *_: tls}),
     }
 
 

@@ -46,11 +46,18 @@ class EventStream(Response):
     """An ASGI response that sends what an iterator yields, and closes it when the client leaves.
 
     The iterator must be an async generator: it is closed in every case, so that its ``finally``
-    runs.
+    runs if it has begun. A client may leave before that: ``on_close`` is called in every case.
     """
 
-    def __init__(self, events: AsyncIterator[bytes], headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        events: AsyncIterator[bytes],
+        headers: dict[str, str] | None = None,
+        *,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
         self._events = events
+        self._on_close = on_close
         self.status_code = 200
         self.background = None
         self.init_headers(
@@ -85,6 +92,8 @@ class EventStream(Response):
         close = getattr(self._events, "aclose", None)
         if close is not None:
             await close()
+        if self._on_close is not None:
+            self._on_close()
 
 
 async def until_disconnect(request: Request, work: Coroutine[Any, Any, Result]) -> Result:

@@ -51,5 +51,4 @@ def _prompt(model: ServedModel, task: ChatTask) -> ChatPrompt:
         )
     except UsageError as error:
         raise ApiError(str(error), param="messages") from error
-    # The template writes the special tokens itself.
-    return ChatPrompt(text, tokenizer.encode(text, add_special_tokens=False))
+    return ChatPrompt(text, tokenizer.encode(text, add_special_tokens=task.add_special_tokens))

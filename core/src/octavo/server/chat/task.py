@@ -18,6 +18,8 @@ class ToolChoice:
     kind: Literal["none", "auto", "required", "named"] = "auto"
     name: str | None = None
     """Of the one function, with the kind "named"."""
+    allowed: tuple[str, ...] | None = None
+    """The functions that may be called, with the kinds "auto" and "required"; None: all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,8 @@ class ChatTask:
     """Hand out a call's arguments as they are written, not only once the call is complete."""
     add_generation_prompt: bool = True
     continue_final_message: bool = False
+    add_special_tokens: bool = False
+    """Let the tokenizer add its own; templates write them themselves as a rule."""
     chat_template: str | None = None
     documents: Sequence[Mapping[str, Any]] | None = None
     template_variables: Mapping[str, Any] = field(default_factory=dict)

@@ -17,7 +17,7 @@ from octavo.server.chat.prompt import ChatPrompt, chat_prompt
 from octavo.server.generation import EngineRequest, Generation
 
 if TYPE_CHECKING:
-    from octavo.outputs import CompletionOutput, Logprobs
+    from octavo.outputs import CompletionOutput, Logprob, Logprobs
     from octavo.parsing import Event
     from octavo.server.chat.task import ChatTask
     from octavo.server.served_model import ServedModel
@@ -101,7 +101,11 @@ class ChatTurn:
         self.model = model
         self.task = task
         self.prompt = prompt
-        self.usage = ChatUsage(len(prompt.token_ids))
+        self.prompt_token_ids = generation.streams[0].prompt_token_ids
+        """As the engine took them: perhaps truncated."""
+        self.prompt_logprobs: list[dict[int, Logprob] | None] | None = None
+        """Complete once the turn has ended; None unless they were asked for."""
+        self.usage = ChatUsage(len(self.prompt_token_ids))
         self._generation = generation
         self._readers: dict[int, _AnswerReader] = {}
 
@@ -125,6 +129,7 @@ class ChatTurn:
     async def __aiter__(self) -> AsyncIterator[AnswerDelta]:
         async for _, output in self._generation:
             self.usage.cached_tokens = output.num_cached_tokens
+            self.prompt_logprobs = output.prompt_logprobs
             for answer in output.outputs:
                 reader = self._reader(answer.index)
                 delta = reader.read(answer)

@@ -75,7 +75,9 @@ def _text_part(where: str, part: str | ContentPart) -> dict[str, str]:
 def _calls(where: str, message: ChatMessage) -> list[dict[str, Any]]:
     calls = list(message.tool_calls or ())
     if message.function_call is not None:
-        calls.append(MessageToolCall(id=_LEGACY_CALL_ID, function=message.function_call))
+        calls.append(
+            MessageToolCall(id=_LEGACY_CALL_ID, function=message.function_call, index=None)
+        )
     if calls and message.role != "assistant":
         _refuse(f"{where}.tool_calls", f"a message of the role {message.role!r} makes no calls")
     return [

@@ -19,15 +19,15 @@ def prompt_logprobs_object(
     """For each token of the prompt its entries by token id; nothing precedes the first token."""
     if rows is None:
         return None
-    return [
-        row
-        and {
-            str(token_id): {
-                "logprob": max(entry.logprob, _LEAST),
-                "rank": entry.rank,
-                "decoded_token": entry.decoded_token,
-            }
-            for token_id, entry in row.items()
+    return [None if row is None else _entries(row) for row in rows]
+
+
+def _entries(row: dict[int, Logprob]) -> dict[str, Any]:
+    return {
+        str(token_id): {
+            "logprob": max(entry.logprob, _LEAST),
+            "rank": entry.rank,
+            "decoded_token": entry.decoded_token,
         }
-        for row in rows
-    ]
+        for token_id, entry in row.items()
+    }

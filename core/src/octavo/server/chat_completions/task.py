@@ -85,13 +85,12 @@ def _params(body: ChatRequest, defaults: SamplingParams, config: ServerConfig) -
             "one request.",
             param="n",
         )
-    params = body.sampling_params(
+    return body.sampling_params(
         defaults,
         max_tokens=_max_tokens(body),
         logprobs=_num_logprobs(body),
         structured_outputs=content_form(body),
     )
-    return params
 
 
 def _max_tokens(body: ChatRequest) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import ssl
 import sys
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from octavo.server.app import create_app
+from octavo.server.http_protocol import protocol_with_head_timeout
 from octavo.server.listening import bind, cannot_listen, tls_context, url_of
 from octavo.server.model_loading import close_models, load_models
 from octavo.server.state import Server
@@ -55,7 +57,8 @@ async def _run(deployment: Deployment, bound: socket.socket, tls: ssl.SSLContext
         loading = asyncio.ensure_future(load_models(deployment.models))
         models = await stop.unless_asked(loading)
         if models is None:
-            return EXIT_INTERRUPTED
+            # A load cannot be broken off; what it holds goes with the process.
+            os._exit(EXIT_INTERRUPTED)
         try:
             await _serve(deployment, models, bound, tls, stop)
         finally:
@@ -148,6 +151,7 @@ def _uvicorn_options(config: ServerConfig) -> dict[str, Any]:
         "root_path": "",  # the application has it
         "log_config": None,
         "access_log": False,
+        "http": protocol_with_head_timeout(config.body_timeout_s),
         "lifespan": "off",
         "ws": "none",
         "server_header": False,

@@ -77,7 +77,7 @@ async def http_client(app, **options):
     """A client that calls ``app`` within this event loop; an exception of the app is raised."""
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(
-        transport=transport, base_url="http://server", timeout=_DEADLINE_S, **options
+        transport=transport, base_url="http://localhost", timeout=_DEADLINE_S, **options
     ) as client:
         yield client
 

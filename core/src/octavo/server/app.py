@@ -15,7 +15,7 @@ from octavo.errors import OctavoError
 from octavo.server.errors import ApiError, api_error_of
 from octavo.server.event_stream import ClientGone
 from octavo.server.middleware import add_middleware
-from octavo.server.routes import chat
+from octavo.server.routes import chat, models, operations, tokenize
 from octavo.server.validation import validation_error
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def create_app(server: Server) -> FastAPI:
 
 def _routers(server: Server) -> list[Any]:
     del server
-    return [chat.router]
+    return [chat.router, models.router, tokenize.router, operations.router]
 
 
 def _response(request: Request, error: ApiError) -> Response:

@@ -22,7 +22,7 @@ _STATES = {"unused": "u", "cached": "c", "used": "r"}
 # The encoder keeps the interpreter to itself: about half a millisecond for so many rows.
 _ROWS_AT_ONCE = 2000
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def encode_view(model_name: str, time_s: float, snapshot: EngineSnapshot) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from octavo.cache_plan import CachePlan
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from octavo.sleep import ReloadWeights
     from octavo.tokenizer import Tokenizer
 
-__all__ = ["LoadedEngine", "build_engine", "load_engine"]
+__all__ = ["LoadedEngine", "build_engine", "load_engine", "load_tokenizer_of"]
 
 
 @dataclass(frozen=True)
@@ -89,21 +89,12 @@ def load_engine(config: EngineConfig, device: OpenDevice) -> LoadedEngine:
 
 
 def _load_engine(config: EngineConfig, device: OpenDevice) -> LoadedEngine:
-    from octavo.loading import open_checkpoint
     from octavo.models.registry import build_model
     from octavo.ops.binding import bind_ops
 
     resolution, backend = device.resolution, device.backend
     cold = naming_faults(backend, resolution.spec.name)
-    checkpoint = open_checkpoint(
-        config.model,
-        load_format=config.load_format,
-        revision=config.revision,
-        tokenizer=config.tokenizer,
-        download_dir=config.download_dir,
-        config_overrides=config.hf_overrides,
-        seed=config.seed,
-    )
+    checkpoint = _open_checkpoint(config)
     model = build_model(checkpoint.config, device.plugins.models, resolution.spec.name)
     dtype = choose_dtype("dtype", config.dtype, backend.caps.dtypes)
     ops, bindings = bind_ops(
@@ -233,6 +224,29 @@ def _load_weights(
         shown = ", ".join(unused[:5]) + (" …" if len(unused) > 5 else "")
         tell(config, f"Not used by this model: {len(unused)} tensors ({shown}).")
     return weights
+
+
+def load_tokenizer_of(config: EngineConfig) -> Tokenizer | None:
+    """The tokenizer that an engine of ``config`` has, for another process than the engine's own."""
+    checkpoint = _open_checkpoint(config)
+    try:
+        return _load_tokenizer(replace(config, quiet=True), checkpoint)
+    finally:
+        checkpoint.tensors.close()
+
+
+def _open_checkpoint(config: EngineConfig) -> Checkpoint:
+    from octavo.loading import open_checkpoint
+
+    return open_checkpoint(
+        config.model,
+        load_format=config.load_format,
+        revision=config.revision,
+        tokenizer=config.tokenizer,
+        download_dir=config.download_dir,
+        config_overrides=config.hf_overrides,
+        seed=config.seed,
+    )
 
 
 def _load_tokenizer(config: EngineConfig, checkpoint: Checkpoint) -> Tokenizer | None:

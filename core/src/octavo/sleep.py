@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from octavo.errors import BackendError, UsageError
+from octavo.freed_memory import return_freed_memory
 
 if TYPE_CHECKING:
     from octavo.models.base import Weights
@@ -48,7 +48,7 @@ class Sleep:
         if level == 2:
             self._runner.release_weights()
         self.level = max(self.level, level)
-        gc.collect()  # backends may hold arrays in cycles, and the memory is wanted now
+        return_freed_memory()
 
     def wake_up(self) -> None:
         """Take everything again; asleep as before if that fails."""

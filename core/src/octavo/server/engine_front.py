@@ -58,8 +58,8 @@ class EngineFront(EngineClient):
         """Have the engine handle a message; what is sent after its end is lost."""
 
     @abstractmethod
-    def _bind(self) -> None:
-        """Called in the event loop before anything is sent from it."""
+    async def attach(self) -> None:
+        """Belong to the event loop that runs; called by all that sends, at no cost after once."""
 
     async def submit(
         self,
@@ -79,7 +79,7 @@ class EngineFront(EngineClient):
             text, token_ids = await asyncio.to_thread(read_prompt, *read)
         key = next(self._keys)
         stream = OutputQueue(
-            request_id, token_ids, params.output_kind, lambda: self._end_request(key)
+            request_id, text, token_ids, params.output_kind, lambda: self._end_request(key)
         )
         self._streams[key] = stream
         whole_prompt = {"prompt": text, "prompt_token_ids": token_ids}
@@ -115,7 +115,7 @@ class EngineFront(EngineClient):
         return await self._ask(Call(next(self._keys), name, arguments))
 
     async def _ask(self, message: Add | Call) -> Any:
-        self._bind()
+        await self.attach()
         answer = asyncio.get_running_loop().create_future()
         self._calls[message.key] = answer
         try:

@@ -13,8 +13,22 @@ if TYPE_CHECKING:
     from octavo.outputs import RequestOutput
     from octavo.prompts import Prompt
     from octavo.sampling_params import SamplingParams
+    from octavo.server.engine_client import EngineInfo
 
-__all__ = ["Abort", "Add", "Call", "Message", "Reply", "Round", "as_reply_error", "error_of"]
+__all__ = [
+    "Abort",
+    "Add",
+    "Call",
+    "Key",
+    "Loaded",
+    "Message",
+    "Reply",
+    "ReplyError",
+    "Round",
+    "Stop",
+    "as_reply_error",
+    "error_of",
+]
 
 Key: TypeAlias = int
 """Names a request or a call between the two: a request's own id may come back for another."""
@@ -71,6 +85,23 @@ class Round:
     stats: EngineStats
     failure: str | None
     is_sleeping: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The first message of the worker: the engine is ready, or could not be loaded."""
+
+    info: EngineInfo | None = None
+    eos_token_ids: frozenset[int] = frozenset()
+    stats: EngineStats | None = None
+    error: ReplyError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The last message of the client, and of the worker once it has closed the engine."""
+
+    error: ReplyError | None = None
 
 
 def as_reply_error(error: Exception) -> ReplyError:

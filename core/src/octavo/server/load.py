@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
-
-from octavo.server.thread_engine import ThreadEngine
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from octavo.config import EngineConfig
     from octavo.server.engine_client import EngineClient
 
-__all__ = ["load_engine_client"]
+__all__ = ["EnginePlacement", "load_engine_client"]
+
+EnginePlacement: TypeAlias = Literal["thread", "process"]
 
 
-async def load_engine_client(config: EngineConfig) -> EngineClient:
+async def load_engine_client(
+    config: EngineConfig, placement: EnginePlacement = "process"
+) -> EngineClient:
     """Load a model beside the event loop; raises an OctavoError that says what to do about it."""
-    return await asyncio.to_thread(ThreadEngine.load, config)
+    if placement == "thread":
+        from octavo.server.thread_engine import ThreadEngine
+
+        return await asyncio.to_thread(ThreadEngine.load, config)
+    from octavo.server.engine_process import EngineProcess
+    from octavo.server.process_engine import ProcessEngine
+
+    process = EngineProcess(config)
+    try:
+        engine = await asyncio.to_thread(ProcessEngine.load, config, process)
+    except asyncio.CancelledError:
+        process.kill()
+        raise
+    await engine.attach()
+    return engine

@@ -12,7 +12,7 @@ from octavo.sampling_params import RequestOutputKind
 from octavo.server.engine_client import OutputStream
 
 if TYPE_CHECKING:
-    from octavo.outputs import CompletionOutput, RequestOutput
+    from octavo.outputs import CompletionOutput, Logprob, RequestOutput
 
 __all__ = ["OutputQueue", "merge_deltas"]
 
@@ -28,13 +28,17 @@ class OutputQueue(OutputStream):
     def __init__(
         self,
         request_id: str,
+        prompt: str | None,
         prompt_token_ids: list[int],
         kind: RequestOutputKind,
         end_request: Callable[[], None],
     ) -> None:
         """``end_request`` is called once if the stream is closed before it has ended."""
         self.request_id = request_id
+        self.prompt = prompt
         self.prompt_token_ids = prompt_token_ids
+        self.prompt_logprobs: list[dict[int, Logprob] | None] = []
+        """What has come of them, where they come piece by piece."""
         self._is_delta = kind is RequestOutputKind.DELTA
         self._end_request = end_request
         self._waiting: list[RequestOutput] = []

@@ -58,7 +58,7 @@ class ThreadEngine(EngineFront):
         if self._is_closed:
             return
         self._is_closed = True
-        self._bind()
+        await self.attach()
         self._desk.stop()
         try:
             await asyncio.to_thread(self._end)
@@ -69,7 +69,8 @@ class ThreadEngine(EngineFront):
         self._thread.join()
         self._loaded.close()
 
-    def _bind(self) -> None:
+    async def attach(self) -> None:
+        """Belong to the event loop that runs."""
         self._loop = asyncio.get_running_loop()
 
     def _send(self, message: Message) -> None:

@@ -75,7 +75,7 @@ def warped_probabilities(logits: np.ndarray, *warpers) -> np.ndarray:
             [MinPLogitsWarper(0.05), TopKLogitsWarper(30), TopPLogitsWarper(0.95)],
         ),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else "warpers",
 )
 def test_warpers(seed, temperature, settings, warpers):
     logits = np.random.default_rng(seed).normal(0, 2, 64).astype(np.float32)

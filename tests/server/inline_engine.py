@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from octavo.engine_snapshot import EngineSnapshot, EngineStats
 from octavo.errors import BackendError
 from octavo.server.engine_client import EngineClient, EngineInfo, OutputStream
 
@@ -51,7 +50,7 @@ class InlineEngine(EngineClient):
 
     @property
     def stats(self):
-        return EngineStats(self._engine.scheduler.stats)
+        return self._engine.stats
 
     async def submit(self, request_id, prompt, params, *, priority=0, cache_salt=None):
         if self._sleeps:
@@ -85,8 +84,7 @@ class InlineEngine(EngineClient):
             stream.outputs.put_nowait(output)
 
     async def snapshot(self):
-        block_size = self.info.block_size
-        return EngineSnapshot(block_size=block_size, requests=(), groups=(), stats=self.stats)
+        return self._engine.snapshot()
 
     async def reset_prefix_cache(self):
         return self._engine.scheduler.reset_prefix_cache()

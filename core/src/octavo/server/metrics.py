@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from octavo.server.engine_metrics import EngineCollector
@@ -52,9 +53,12 @@ class Metrics:
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """(the text, its content type): Prometheus', or OpenMetrics if ``accept`` names it."""
-        wanted = f"{_OPENMETRICS}; version=1.0.0" if _OPENMETRICS in accept.lower() else ""
-        encode, content_type = choose_encoder(wanted)
-        return encode(self.registry), content_type
+        if _OPENMETRICS not in accept.lower():
+            return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
+        # Every name here is one of the plain kind. Yet with its own choice of escaping the library
+        # writes the colon of a sample's name, though not of its family's, as an underscore.
+        text = openmetrics.generate_latest(self.registry, escaping=openmetrics.ALLOWUTF8)
+        return text, openmetrics.CONTENT_TYPE_LATEST
 
 
 class _HttpCollector(Collector):
@@ -90,6 +94,6 @@ class _HttpCollector(Collector):
         yield errors
         yield GaugeMetricFamily(
             f"{PREFIX}http_requests_in_flight",
-            "HTTP requests that are being answered now.",
+            "POST requests that are being answered now.",
             value=self._num_in_flight(),
         )

@@ -43,6 +43,7 @@ def _model_lines(plan: ModelPlan) -> Iterator[tuple[str, str]]:
     yield "chosen", resolution.reason
     reports = fit_reports(plan.engine)
     yield from _report_on(reports, resolution.spec.name).lines()
+    yield "engine", f"in a {plan.placement} of its own"
     tokenizer = _tokenizer(plan.engine)
     tool_calls, reasoning = formats_of(plan, tokenizer)
     yield "tool calls", "none" if tool_calls is None else tool_calls.name

@@ -37,6 +37,7 @@ MODEL_OPTIONS = (
         str,
         "Reads reasoning: think, …, or none. [from the chat template]",
     ),
+    _model("engine_placement", str, "Give the engine a process of its own, or a thread. [process]"),
     _model("chat_template", str, "A Jinja file in place of the model's own chat template."),
     _model(
         "chat_template_kwargs",

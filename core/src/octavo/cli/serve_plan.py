@@ -121,6 +121,7 @@ def _model_plan(entry: Mapping[str, Any]) -> ModelPlan:
     return ModelPlan(
         names=tuple(dict.fromkeys(names)),
         engine=EngineConfig.from_options(model, engine),
+        placement=entry.get("engine_placement") or "process",
         tool_call_parser=entry.get("tool_call_parser"),
         reasoning_parser=entry.get("reasoning_parser"),
         chat_template=None if template is None else _read("--chat-template", template),

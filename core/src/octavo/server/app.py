@@ -33,7 +33,6 @@ def create_app(server: Server) -> FastAPI:
         title="Octavo",
         version=__version__,
         description="OpenAI's and Anthropic's interfaces over models of your own.",
-        root_path=server.config.root_path,
     )
     app.state.octavo = server
     for router in _routers(server):

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from octavo.config import EngineConfig
 from octavo.errors import UsageError
 from octavo.server.config import ServerConfig
+from octavo.suggest import choices
 
-__all__ = ["Deployment", "ModelPlan"]
+if TYPE_CHECKING:
+    from octavo.server.load import EnginePlacement
+
+__all__ = ["PLACEMENTS", "Deployment", "ModelPlan"]
+
+PLACEMENTS: tuple[EnginePlacement, ...] = ("process", "thread")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +27,8 @@ class ModelPlan:
     names: tuple[str, ...]
     """What requests may call it; the first is what answers call it."""
     engine: EngineConfig
+    placement: EnginePlacement = "process"
+    """Whether its step loop has a process of its own, or a thread of the server's."""
     tool_call_parser: str | None = None
     """None: found from the model's chat template; "none": no tool calls."""
     reasoning_parser: str | None = None
@@ -31,7 +39,11 @@ class ModelPlan:
     """Handed to the chat template with every request that does not set them itself."""
 
     def __post_init__(self) -> None:
-        """Raise UsageError for a model without a name."""
+        """Raise UsageError for a model without a name, or a place that there is not."""
+        if self.placement not in PLACEMENTS:
+            raise UsageError(
+                f"engine_placement={self.placement!r} is unknown; use one of {choices(PLACEMENTS)}."
+            )
         if not self.names or any(not name.strip() for name in self.names):
             raise UsageError(f"The model {self.engine.model!r} has an empty name: {self.names}.")
 

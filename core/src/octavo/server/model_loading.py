@@ -53,7 +53,7 @@ async def _load_model(plan: ModelPlan) -> ServedModel:
     from octavo.server.load import load_engine_client
 
     check_chat_template(plan.chat_template)
-    engine = await load_engine_client(plan.engine)
+    engine = await load_engine_client(plan.engine, plan.placement)
     try:
         tool_calls, reasoning = formats_of(plan, engine.tokenizer)
     except BaseException:

@@ -11,6 +11,7 @@ from octavo.server.middleware.body import BodyLimits
 from octavo.server.middleware.in_flight import InFlight
 from octavo.server.middleware.origin import ManagementGuard
 from octavo.server.middleware.request_log import RequestLog
+from octavo.server.middleware.root_path import RootPath
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -45,3 +46,5 @@ def add_middleware(app: FastAPI, server: Server) -> None:
             expose_headers=list(_READABLE_HEADERS),
         )
     app.add_middleware(RequestLog, metrics=server.metrics, log_requests=config.log_requests)
+    if config.root_path:
+        app.add_middleware(RootPath, root_path=config.root_path)

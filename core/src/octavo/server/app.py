@@ -15,7 +15,7 @@ from octavo.errors import OctavoError
 from octavo.server.errors import ApiError, api_error_of
 from octavo.server.event_stream import ClientGone
 from octavo.server.middleware import add_middleware
-from octavo.server.routes import chat, models, operations, tokenize
+from octavo.server.routes import chat, completions, models, operations, tokenize
 from octavo.server.validation import validation_error
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def create_app(server: Server) -> FastAPI:
 
 def _routers(server: Server) -> list[Any]:
     del server
-    return [chat.router, models.router, tokenize.router, operations.router]
+    return [chat.router, completions.router, models.router, tokenize.router, operations.router]
 
 
 def _response(request: Request, error: ApiError) -> Response:

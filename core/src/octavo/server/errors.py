@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -11,6 +13,7 @@ from octavo.errors import (
     QueueFullError,
     UsageError,
 )
+from octavo.sampling_params import SamplingParams
 
 __all__ = ["ApiError", "api_error_of"]
 
@@ -67,9 +70,21 @@ class ApiError(Exception):
         return {"type": "error", "error": {"type": kind, "message": self.message}}
 
 
+_SAMPLING_NAMES = {parameter.name for parameter in dataclasses.fields(SamplingParams)}
+
+
+def _named_in(message: str) -> str | None:
+    word = re.match(r"\w*", message)
+    return word[0] if word is not None and word[0] in _SAMPLING_NAMES else None
+
+
 def api_error_of(error: OctavoError, param: str | None = None) -> ApiError:
-    """The HTTP form of an error of the engine."""
+    """The HTTP form of an error of the engine.
+
+    Without ``param`` it is the sampling parameter that the message begins with, if it does.
+    """
     message = str(error)
+    param = param or _named_in(message)
     match error:
         case CapacityError():
             return ApiError(message, param=param, code="context_length_exceeded")

@@ -49,21 +49,23 @@ class Generation:
         cls, engine: EngineClient, request_id: str, requests: Sequence[EngineRequest]
     ) -> Generation:
         """Submit all requests; raises ApiError, and then none of them runs."""
-        streams: list[OutputStream] = []
-        try:
-            for index, request in enumerate(requests):
-                streams.append(
-                    await engine.submit(
-                        request_id if len(requests) == 1 else f"{request_id}-{index}",
-                        request.prompt,
-                        replace(request.params, output_kind=RequestOutputKind.DELTA),
-                        priority=request.priority,
-                        cache_salt=request.cache_salt,
-                    )
+        # All at once: an engine takes requests between two steps, and need not wait for each.
+        submissions = [
+            asyncio.ensure_future(
+                engine.submit(
+                    request_id if len(requests) == 1 else f"{request_id}-{index}",
+                    request.prompt,
+                    replace(request.params, output_kind=RequestOutputKind.DELTA),
+                    priority=request.priority,
+                    cache_salt=request.cache_salt,
                 )
+            )
+            for index, request in enumerate(requests)
+        ]
+        try:
+            streams = await asyncio.gather(*submissions)
         except BaseException as error:
-            for stream in streams:
-                stream.close()
+            await _take_back(submissions)
             if isinstance(error, OctavoError):
                 raise api_error_of(error) from error
             raise
@@ -116,6 +118,15 @@ class Generation:
         finally:
             for task in pumps:
                 task.cancel()
+
+
+async def _take_back(submissions: Sequence[asyncio.Future[OutputStream]]) -> None:
+    """End every request that was taken, and let none be taken any more."""
+    for submission in submissions:
+        submission.cancel()
+    for outcome in await asyncio.gather(*submissions, return_exceptions=True):
+        if not isinstance(outcome, BaseException):
+            outcome.close()
 
 
 def _without_error(output: RequestOutput) -> RequestOutput:

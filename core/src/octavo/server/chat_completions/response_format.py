@@ -8,11 +8,12 @@ from octavo.server.errors import ApiError
 
 if TYPE_CHECKING:
     from octavo.server.protocol.chat import ChatRequest, ResponseFormat
+    from octavo.server.protocol.completions import CompletionRequest
 
 __all__ = ["content_form"]
 
 
-def content_form(body: ChatRequest) -> dict[str, Any] | None:
+def content_form(body: ChatRequest | CompletionRequest) -> dict[str, Any] | None:
     """The content's form in the names of StructuredOutputs; None: any text."""
     form = None if body.response_format is None else _form(body.response_format)
     if form is None:

@@ -1,0 +1,1 @@
+"""Text completions: what ``/v1/completions`` asks for, and its answer whole or as a stream."""

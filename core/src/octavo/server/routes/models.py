@@ -80,6 +80,7 @@ def _anthropic_card(name: str, model: ServedModel) -> dict[str, Any]:
         "id": name,
         "display_name": name,
         "created_at": created.isoformat().replace("+00:00", "Z"),
+        "lifecycle": "active",
         "max_input_tokens": model.engine.info.max_model_len,
         "max_tokens": model.engine.info.max_model_len,
     }

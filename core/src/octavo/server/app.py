@@ -15,7 +15,16 @@ from octavo.errors import OctavoError
 from octavo.server.errors import ApiError, api_error_of
 from octavo.server.event_stream import ClientGone
 from octavo.server.middleware import add_middleware
-from octavo.server.routes import chat, completions, models, operations, tokenize
+from octavo.server.openapi import described_by
+from octavo.server.routes import (
+    chat,
+    completions,
+    models,
+    operations,
+    reference,
+    responses,
+    tokenize,
+)
 from octavo.server.validation import validation_error
 
 if TYPE_CHECKING:
@@ -33,8 +42,11 @@ def create_app(server: Server) -> FastAPI:
         title="Octavo",
         version=__version__,
         description="OpenAI's and Anthropic's interfaces over models of your own.",
+        docs_url=None,  # Swagger's page loads scripts from elsewhere; routes/reference.py has ours
+        redoc_url=None,
     )
     app.state.octavo = server
+    app.openapi = described_by(app)  # type: ignore[method-assign]  # FastAPI's way to change it
     for router in _routers(server):
         app.include_router(router)
     app.add_exception_handler(ApiError, _on_api_error)
@@ -48,7 +60,15 @@ def create_app(server: Server) -> FastAPI:
 
 def _routers(server: Server) -> list[Any]:
     del server
-    return [chat.router, completions.router, models.router, tokenize.router, operations.router]
+    return [
+        chat.router,
+        completions.router,
+        responses.router,
+        models.router,
+        tokenize.router,
+        operations.router,
+        reference.router,
+    ]
 
 
 def _response(request: Request, error: ApiError) -> Response:

@@ -11,6 +11,7 @@ from octavo.server.engine_feed import EngineFeed
 from octavo.server.errors import ApiError
 from octavo.server.metrics import Metrics
 from octavo.server.request_record import current_record
+from octavo.server.responses.store import ResponseStore
 from octavo.server.running_requests import RunningRequests
 from octavo.server.served_model import ServedModel, ServedModels
 
@@ -35,6 +36,7 @@ class Server:
     started_s: float = field(default_factory=time.monotonic)
     num_requests_in_flight: int = 0
     running_requests: RunningRequests = field(default_factory=RunningRequests)
+    responses: ResponseStore = field(default_factory=ResponseStore)
     metrics: Metrics = field(init=False)
 
     def __post_init__(self) -> None:

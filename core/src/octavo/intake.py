@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from octavo.completion import Completion
 from octavo.errors import UsageError
-from octavo.prompts import Prompt, read_prompt
+from octavo.prompts import Prompt, check_text, read_prompt
 from octavo.served_request import ServedRequest
 from octavo.structured.compiler import GrammarCompiler
 from octavo.structured.params import checked_structured_outputs
@@ -94,6 +94,8 @@ def _bad_words(params: SamplingParams, vocabulary: Vocabulary) -> list[list[int]
                 "stop_token_ids."
             )
         return []
+    for word in params.bad_words or ():
+        check_text("A word of bad_words", word)
     encode = vocabulary.tokenizer.encode
     spellings = [
         encode(prefix + word, add_special_tokens=False)

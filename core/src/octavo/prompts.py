@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from octavo.completion import Vocabulary
     from octavo.sampling_params import SamplingParams
 
-__all__ = ["Prompt", "has_token_ids", "is_token_ids", "read_prompt"]
+__all__ = ["Prompt", "check_text", "has_token_ids", "is_token_ids", "read_prompt"]
 
 Prompt: TypeAlias = str | Sequence[int] | Mapping[str, Any]
 """Text, token ids, ``{"prompt": text}`` or ``{"prompt_token_ids": ids}`` (with or without text)."""
@@ -44,7 +44,8 @@ def read_prompt(
     if token_ids is None:
         if vocabulary.tokenizer is None:
             raise UsageError("This engine has no tokenizer: pass token ids instead of text.")
-        token_ids = vocabulary.tokenizer.encode(_checked_text(text or ""))
+        check_text("The prompt", text or "")
+        token_ids = vocabulary.tokenizer.encode(text or "")
     if params.truncate_prompt_tokens is not None:
         keep = params.truncate_prompt_tokens
         token_ids = token_ids[-(max_model_len - 1 if keep == -1 else keep) :]
@@ -56,6 +57,16 @@ def read_prompt(
             "truncate_prompt_tokens, or raise max_model_len if the model allows it."
         )
     return text, token_ids
+
+
+def check_text(name: str, text: str) -> None:
+    """Raise UsageError for what no tokenizer can encode."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{name} holds a lone surrogate (at character {error.start}), which no text can have."
+        ) from None
 
 
 def _text_and_ids(prompt: Prompt) -> tuple[str | None, list[int] | None]:
@@ -78,17 +89,6 @@ def _text_and_ids(prompt: Prompt) -> tuple[str | None, list[int] | None]:
         f"A prompt of type {type(prompt).__name__} cannot be used: pass text, a list of token ids, "
         "or a mapping with 'prompt' or 'prompt_token_ids'."
     )
-
-
-def _checked_text(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UsageError(
-            f"The prompt holds a lone surrogate (at character {error.start}), which no text can "
-            "have."
-        ) from None
-    return text
 
 
 def _check_ids(token_ids: list[int], vocab_size: int) -> None:

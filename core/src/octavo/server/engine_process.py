@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -37,7 +38,8 @@ class EngineProcess:
                 # Of its own: Ctrl-C in the terminal is for the client, which has to drain first.
                 start_new_session=True,
             )
-        self.connection.sendall(frame_of(config))
+        with contextlib.suppress(OSError):  # it has died already, as whoever waits will find
+            self.connection.sendall(frame_of(config))
 
     @property
     def process_id(self) -> int:
@@ -50,13 +52,20 @@ class EngineProcess:
         Raises the OctavoError that loading raised there, or BackendError if the process has died.
         """
         frames = FrameReader()
-        while received := self.connection.recv(_CHUNK_BYTES):
+        while received := self._receive():
             for loaded in frames.feed(received):
                 if loaded.error is not None:
                     self.end()
                     raise error_of(loaded.error)
                 return loaded
         raise BackendError(f"{self.end()} It was loading the model.")
+
+    def _receive(self) -> bytes:
+        """What has come; nothing once the process has ended."""
+        try:
+            return self.connection.recv(_CHUNK_BYTES)
+        except ConnectionError:
+            return b""
 
     def kill(self) -> None:
         """End it now, in whatever state it is."""

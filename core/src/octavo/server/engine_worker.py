@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from octavo.open_device import open_device
@@ -66,10 +67,15 @@ class EngineWorker:
 
     def _read(self) -> None:
         """Hand on what the client sends. When it is gone there is no reason to go on."""
-        frames = FrameReader()
-        while received := self._connection.recv(_CHUNK_BYTES):
-            for message in frames.feed(received):
-                self._take(message)
+        try:
+            frames = FrameReader()
+            while received := self._connection.recv(_CHUNK_BYTES):
+                for message in frames.feed(received):
+                    self._take(message)
+        except ConnectionError:
+            pass
+        except Exception:  # noqa: BLE001 - whatever it is, nobody can be served any more
+            traceback.print_exc()
         os._exit(_CLIENT_GONE)  # at once, whatever the engine is doing
 
     def _take(self, message: Any) -> None:
@@ -99,7 +105,10 @@ class EngineWorker:
 
     def _send(self, message: Any) -> None:
         """Waits while the client does not read: it cannot fall behind by more than the socket."""
-        self._connection.sendall(frame_of(message))
+        try:
+            self._connection.sendall(frame_of(message))
+        except ConnectionError:
+            os._exit(_CLIENT_GONE)
 
 
 def _close(loaded: LoadedEngine) -> ReplyError | None:

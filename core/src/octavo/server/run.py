@@ -31,6 +31,9 @@ __all__ = ["run_server"]
 logger = logging.getLogger("octavo.server")
 
 EXIT_INTERRUPTED = 130
+_EXIT_FAILURE = 1
+_CLOSING_TIMEOUT_S = 5.0  # for the step under way
+_URGENT_CLOSING_TIMEOUT_S = 1.0
 _ENDING_TIMEOUT_S = 2  # for connections whose requests have been ended
 
 
@@ -62,8 +65,22 @@ async def _run(deployment: Deployment, bound: socket.socket, tls: ssl.SSLContext
         try:
             await _serve(deployment, models, bound, tls, stop)
         finally:
-            await close_models(models)
+            await _close(models, stop)
         return EXIT_INTERRUPTED if stop.is_urgent else 0
+
+
+async def _close(models: ServedModels, stop: StopSignals) -> None:
+    """Release the engines; one whose step hangs is left to end with this process."""
+    closing = asyncio.ensure_future(close_models(models))
+    if not stop.is_urgent:
+        await stop.urgent(_CLOSING_TIMEOUT_S, closing)
+    await asyncio.wait({closing}, timeout=_URGENT_CLOSING_TIMEOUT_S)
+    if closing.done():
+        closing.result()
+        return
+    logger.warning("An engine does not stop: it is given up, with whatever it was doing")
+    # An orderly end would wait for its threads; its own process ends when this one does.
+    os._exit(EXIT_INTERRUPTED if stop.is_urgent else _EXIT_FAILURE)
 
 
 async def _serve(

@@ -57,9 +57,9 @@ class StopSignals:
         """Wait for the first signal, or for one of the others to be done."""
         await _first(self._asked.wait, None, *others)
 
-    async def urgent(self, timeout_s: float) -> None:
-        """Wait for the second signal, but not longer than that."""
-        await _first(self._urgent.wait, timeout_s)
+    async def urgent(self, timeout_s: float, *others: asyncio.Future[Any]) -> None:
+        """Wait for the second signal or for one of the others, but not longer than that."""
+        await _first(self._urgent.wait, timeout_s, *others)
 
     async def unless_asked(self, work: asyncio.Future[Result]) -> Result | None:
         """What ``work`` returns; None if a signal came first, and ``work`` is cancelled then."""

@@ -10,7 +10,6 @@ import time
 
 import httpx
 import uvicorn
-from inline_engine import InlineEngine
 
 from octavo.config import EngineConfig
 from octavo.engine_loader import load_engine
@@ -19,14 +18,15 @@ from octavo.server.app import create_app
 from octavo.server.config import ServerConfig
 from octavo.server.served_model import ServedModel, ServedModels
 from octavo.server.state import Server
+from octavo.server.thread_engine import ThreadEngine
 
 MODEL_NAME = "tiny"
 _DEADLINE_S = 30
 
 
-def load_tiny(folder, **options):
-    """A LoadedEngine on NumPy, float32, with random weights that are the same each time."""
-    options = {
+def tiny_options(**options):
+    """NumPy, float32, and random weights that are the same each time."""
+    return {
         "device": "cpu",
         "backend": "numpy",
         "load_format": "dummy",
@@ -36,13 +36,17 @@ def load_tiny(folder, **options):
         "quiet": True,
         **options,
     }
-    config = EngineConfig.from_options(str(folder), options)
+
+
+def load_tiny(folder, **options):
+    """A LoadedEngine with ``tiny_options`` and ``options`` on top."""
+    config = EngineConfig.from_options(str(folder), tiny_options(**options))
     return load_engine(config, open_device(config))
 
 
 async def open_client(loaded):
     """An EngineClient of this event loop, which closes ``loaded`` with itself."""
-    return InlineEngine(loaded)
+    return ThreadEngine(loaded)
 
 
 def app_over(client, config=None, **model_options):

@@ -21,6 +21,7 @@ from octavo.server.routes import (
     completions,
     models,
     operations,
+    page,
     reference,
     responses,
     tokenize,
@@ -59,8 +60,9 @@ def create_app(server: Server) -> FastAPI:
 
 
 def _routers(server: Server) -> list[Any]:
-    del server
+    optional = [page.router] if server.config.enable_page else []
     return [
+        *optional,
         chat.router,
         completions.router,
         responses.router,

@@ -19,6 +19,7 @@ from octavo.server.openapi import described_by
 from octavo.server.routes import (
     chat,
     completions,
+    messages,
     models,
     operations,
     page,
@@ -66,6 +67,7 @@ def _routers(server: Server) -> list[Any]:
         chat.router,
         completions.router,
         responses.router,
+        messages.router,
         models.router,
         tokenize.router,
         operations.router,

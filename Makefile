@@ -14,10 +14,16 @@ DISTRIBUTIONS := core $(patsubst %/pyproject.toml,%,$(wildcard backends/*/pyproj
 MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
 ORACLES := torch transformers accelerate jax gguf sentencepiece $(if $(filter Windows_NT,$(OS)),,mlx)
 
-.PHONY: help demo serve test test-all lint format matrix bench clean clean-env
+# What is tested with clients that others wrote: one environment each, below .venv-clients.
+CLIENT_VENVS := .venv-clients
+LOAD_CLIENTS := guidellm vllm
+CLIENTS := $(filter-out $(LOAD_CLIENTS),$(patsubst requirements/clients/%.txt,%,$(wildcard requirements/clients/*.txt)))
+CLIENT_STAMPS := $(CLIENTS:%=$(CLIENT_VENVS)/%/made.stamp) $(CLIENT_VENVS)/node/modules.stamp
+
+.PHONY: help demo serve test test-all test-clients lint format matrix bench bench-clients clean clean-env
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/run.stamp ## Fetch SmolLM2-135M (98 MB) and ask it a question, without torch
 	@$(BIN)/python scripts/fetch_model.py
@@ -31,8 +37,14 @@ serve: $(VENV)/serve.stamp ## Fetch SmolLM2-135M and serve it at http://127.0.0.
 test: $(VENV)/test.stamp ## Run all tests but the slow ones
 	OCTAVO_TEST_REQUIRES="$(ORACLES)" $(BIN)/python -m pytest $(ARGS)
 
-test-all: $(VENV)/test.stamp ## Run all tests, the slow ones too
-	OCTAVO_TEST_REQUIRES="$(ORACLES)" $(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+test-all: $(VENV)/test.stamp $(CLIENT_STAMPS) ## Run all tests, the slow ones and all clients too
+	OCTAVO_TEST_REQUIRES="$(ORACLES)" OCTAVO_TEST_CLIENTS="$(CLIENTS)" \
+		$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+
+test-clients: $(VENV)/test.stamp $(CLIENT_STAMPS) ## Call a real server with the clients of others
+	@$(BIN)/python scripts/fetch_model.py
+	OCTAVO_TEST_REQUIRES="$(ORACLES)" OCTAVO_TEST_CLIENTS="$(CLIENTS)" \
+		$(BIN)/python -m pytest tests/clients -m "slow or not slow" $(ARGS)
 
 lint: $(VENV)/lint.stamp ## Check style, formatting, types and import rules
 	$(BIN)/ruff check .
@@ -54,12 +66,17 @@ bench: $(VENV)/test.stamp ## Run the quick benchmarks; docs/benchmarks.md has th
 	$(BIN)/python benchmarks/peak_memory.py
 	$(BIN)/python benchmarks/offline.py --engine octavo,transformers --rounds 2 --scale 8
 
+bench-clients: $(VENV)/test.stamp $(LOAD_CLIENTS:%=$(CLIENT_VENVS)/%/made.stamp) ## Load a server with vLLM's benchmark and GuideLLM
+	@$(BIN)/python scripts/fetch_model.py
+	OCTAVO_TEST_CLIENTS="$(LOAD_CLIENTS)" \
+		$(BIN)/python -m pytest tests/clients/test_load_clients.py -m "slow or not slow" -s $(ARGS)
+
 clean: ## Remove caches and built files
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
 	find core backends examples tests benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
-clean-env: ## Remove .venv
-	rm -rf $(VENV)
+clean-env: ## Remove .venv and the clients' environments
+	rm -rf $(VENV) $(CLIENT_VENVS) tests/clients/node/node_modules
 
 # A stamp is newer than all that decides what its step installs, or the step runs again.
 
@@ -93,4 +110,21 @@ $(VENV)/test.stamp: $(VENV)/run.stamp requirements/test.txt requirements/oracles
 $(VENV)/lint.stamp: $(VENV)/run.stamp requirements/lint.txt
 	@echo "Installing the linters into $(VENV) ..."
 	@$(PIP_INSTALL) --no-build-isolation $(addprefix -e ,$(DISTRIBUTIONS)) -r requirements/lint.txt
+	@touch $@
+
+# A client is installed from its own list alone, pip's ordinary way: what it wants is what it gets.
+$(CLIENT_VENVS)/%/made.stamp: requirements/clients/%.txt
+	@echo "Installing the client '$*' into $(CLIENT_VENVS)/$* ..."
+	@rm -rf $(CLIENT_VENVS)/$* && $(PYTHON) -m venv $(CLIENT_VENVS)/$*
+	@$(CLIENT_VENVS)/$*/bin/python -m pip install --quiet --disable-pip-version-check \
+		$(PIP_FLAGS_$*) -r $<
+	@touch $@
+
+# vLLM's load client needs a part of what its wheel names: requirements/clients/vllm.txt has it all.
+PIP_FLAGS_vllm := --no-deps
+
+$(CLIENT_VENVS)/node/modules.stamp: $(CLIENT_VENVS)/node/made.stamp tests/clients/node/package-lock.json
+	@echo "Installing the clients in tests/clients/node ..."
+	@cd tests/clients/node && PATH="$(CURDIR)/$(CLIENT_VENVS)/node/bin:$$PATH" \
+		npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@

@@ -1,0 +1,46 @@
+"""Clients that others wrote, unmodified, each in an environment of its own, against a server."""
+
+from __future__ import annotations
+
+import pytest
+
+# Of each script the environment below .venv-clients; None: the tests' own.
+SCRIPTS = {
+    "openai_chat": None,
+    "openai_tools": None,
+    "openai_completions": None,
+    "openai_responses": None,
+    "openai_errors": None,
+    "anthropic": None,
+    "instructor": "instructor",
+    "langchain": "langchain",
+    "litellm": "litellm",
+    "llama_index": "llama-index",
+    "openai_agents": "openai-agents",
+    "pydantic_ai": "pydantic-ai",
+}
+QUICK = {"openai_chat", "openai_tools", "openai_completions", "anthropic"}
+NODE_SCRIPTS = ("openai", "anthropic", "ai_sdk")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in SCRIPTS
+    ],
+)
+def test_python_client(name, client_program, run_client, repo_root):
+    if SCRIPTS[name] is None:
+        pytest.importorskip(name.partition("_")[0], reason="not installed: requirements/test.txt")
+    python = client_program(SCRIPTS[name])
+    output = run_client([python, "-W", "default", f"{name}_client.py"])
+    assert "checks passed" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NODE_SCRIPTS)
+def test_node_client(name, client_program, run_client, repo_root):
+    node = client_program("node", "node")
+    output = run_client([node, f"{name}.mjs"], cwd=repo_root / "tests/clients/node")
+    assert "checks passed" in output

@@ -97,7 +97,7 @@ class _PieceWidths:
 
 
 class _DecodedWidths:
-    """Where decoding is more than joining bytes."""
+    """Where decoding is more than joining bytes: what comes out at once begins at one place."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._detokenizer = IncrementalDetokenizer(tokenizer, skip_special_tokens=False)

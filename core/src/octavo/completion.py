@@ -151,6 +151,7 @@ class Completion(Request):
             self._detokenizer = IncrementalDetokenizer(
                 tokenizer,
                 skip_special_tokens=self.params.skip_special_tokens,
+                kept_special_tokens=self.params.kept_special_tokens,
                 spaces_between_special_tokens=self.params.spaces_between_special_tokens,
                 prompt_token_ids=self.prompt_token_ids,
             )

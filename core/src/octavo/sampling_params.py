@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from octavo.errors import UsageError
 from octavo.sampling_checks import (
@@ -23,6 +23,9 @@ from octavo.sampling_checks import (
 )
 from octavo.structured.params import StructuredOutputs, checked_structured_outputs
 from octavo.suggest import choices, did_you_mean
+
+if TYPE_CHECKING:
+    from octavo.structured.parts import AnswerGrammar
 
 __all__ = ["RequestOutputKind", "SamplingParams"]
 
@@ -98,6 +101,8 @@ class SamplingParams:
     """The same, for each token of the prompt."""
     detokenize: bool = True
     skip_special_tokens: bool = True
+    kept_special_tokens: Sequence[int] = ()
+    """Of the special tokens those that the text has even so: marks of calls and of reasoning."""
     spaces_between_special_tokens: bool = True
     include_stop_str_in_output: bool = False
     output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
@@ -108,7 +113,7 @@ class SamplingParams:
     """Text whose last token is banned wherever it would complete it."""
     truncate_prompt_tokens: int | None = None
     """Keep only so many tokens at the prompt's end; -1: what the context holds."""
-    structured_outputs: StructuredOutputs | Mapping[str, Any] | None = field(
+    structured_outputs: StructuredOutputs | AnswerGrammar | Mapping[str, Any] | None = field(
         default=None, hash=False
     )
     """What the answer must look like: one of json, regex, choice, grammar, json_object,
@@ -172,7 +177,7 @@ class SamplingParams:
                     f"{name}={value} asks for {wanted} tokens, more than this engine's limit "
                     f"max_logprobs={max_logprobs}. Ask for fewer, or start it with a higher limit."
                 )
-        for name in ("stop_token_ids", "allowed_token_ids", "logit_bias"):
+        for name in ("stop_token_ids", "kept_special_tokens", "allowed_token_ids", "logit_bias"):
             refuse_outside_vocabulary(name, getattr(self, name) or (), vocab_size)
         return self
 
@@ -223,6 +228,7 @@ class SamplingParams:
 
     def _check_tokens(self) -> None:
         self._set("stop_token_ids", checked_token_ids)
+        self._set("kept_special_tokens", checked_token_ids)
         self._set("logit_bias", checked_logit_bias)
         if self.allowed_token_ids is not None:
             self._set("allowed_token_ids", checked_token_ids)

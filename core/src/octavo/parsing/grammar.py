@@ -22,6 +22,8 @@ class ArgumentShape:
     is_required: bool
     is_text: bool = False
     """The value is the string itself, without quotes, up to `end`; otherwise it is JSON."""
+    is_plain: bool = False
+    """Of a value that may be a string or something else, strings are written without quotes."""
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,7 @@ def _call_shape(tool: ToolDefinition) -> CallShape:
             end=f"\n{_END_PARAMETER}\n",
             is_required=key in tool.required,
             is_text=is_string_only(schema),
+            is_plain=True,
         )
         for key, schema in tool.properties.items()
     )

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from octavo.errors import UsageError
 from octavo.structured.grammar import lark_grammar
 from octavo.structured.grammar_mask import GrammarMask, GrammarMasks, readable_reason
 from octavo.structured.limits import COMPILE_STACK_BYTES, MAX_LEXER_STATES
 from octavo.structured.package import load_llguidance
+from octavo.structured.parts import AnswerGrammar
 from octavo.structured.vocabulary import build_tokenizer
 
 if TYPE_CHECKING:
     from octavo.completion import Vocabulary
     from octavo.structured.params import StructuredOutputs
+
+    Form: TypeAlias = StructuredOutputs | AnswerGrammar
 
 __all__ = ["GrammarCompiler", "check_without_vocabulary"]
 
@@ -35,9 +39,9 @@ class GrammarCompiler:
         self._llguidance: Any = None
         self._tokenizer: Any = None
         self._masks: GrammarMasks | None = None
-        self._compiled: OrderedDict[StructuredOutputs, Any] = OrderedDict()
+        self._compiled: OrderedDict[Form, Any] = OrderedDict()
 
-    def mask_for(self, structured: StructuredOutputs, *, ignore_eos: bool = False) -> GrammarMask:
+    def mask_for(self, structured: Form, *, ignore_eos: bool = False) -> GrammarMask:
         """The mask of an answer that has no token yet.
 
         Raises UsageError with llguidance's reason for what it cannot compile, and for a grammar
@@ -66,8 +70,8 @@ class GrammarCompiler:
             )
         return self._masks
 
-    def _compile(self, structured: StructuredOutputs) -> Any:
-        grammar = lark_grammar(self._llguidance, structured, self._is_special)
+    def _compile(self, structured: Form) -> Any:
+        grammar = lark_grammar(self._llguidance, structured, lambda: self._special_tokens)
 
         def compile_and_begin() -> Any:
             matcher = self._llguidance.LLMatcher(
@@ -78,13 +82,19 @@ class GrammarCompiler:
 
         matcher = _with_deep_stack(compile_and_begin)
         if matcher.is_error():
+            if isinstance(structured, AnswerGrammar):
+                for outputs in structured.forms:
+                    self._compile(outputs)  # raises for the one that is at fault
             raise _refusal(structured, matcher.get_error())
         return matcher
 
-    def _is_special(self, token: str) -> bool:
+    @functools.cached_property
+    def _special_tokens(self) -> dict[str, int]:
         tokenizer = self._vocabulary.tokenizer
-        token_id = None if tokenizer is None else tokenizer.token_to_id(token)
-        return token_id is not None and bool(self._tokenizer.is_special_token(token_id))
+        if tokenizer is None:
+            return {}
+        known = (i for i in tokenizer.special_ids if i < self._vocabulary.size)
+        return {tokenizer.id_to_token(token_id): token_id for token_id in known}
 
 
 def check_without_vocabulary(structured: StructuredOutputs) -> None:
@@ -95,7 +105,7 @@ def check_without_vocabulary(structured: StructuredOutputs) -> None:
     llguidance = load_llguidance()
     if structured.kind in ("grammar", "structural_tag"):
         return
-    grammar = lark_grammar(llguidance, structured, lambda _: False)
+    grammar = lark_grammar(llguidance, structured, dict)
     limits = _limits(llguidance)
     error = _with_deep_stack(
         lambda: llguidance.LLMatcher.validate_grammar(grammar, None, limits=limits)
@@ -108,7 +118,7 @@ def _limits(llguidance: Any) -> Any:
     return llguidance.LLParserLimits(max_lexer_states=MAX_LEXER_STATES, verbose_errors=False)
 
 
-def _refusal(structured: StructuredOutputs, error: str) -> UsageError:
+def _refusal(structured: Form, error: str) -> UsageError:
     reason = readable_reason(error)
     if structured.kind != "grammar":  # places in a text that the user has not written
         reason = _PLACE.sub("", reason).partition("\n   1 | ")[0]

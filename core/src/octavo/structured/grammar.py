@@ -9,6 +9,8 @@ from typing import Any
 from octavo.errors import UsageError
 from octavo.structured.limits import MAX_GBNF_RULES
 from octavo.structured.params import StructuredOutputs
+from octavo.structured.part_rules import part_rules, regex_of_text
+from octavo.structured.parts import AnswerGrammar
 from octavo.structured.structural_tag import structural_tag_rules
 
 __all__ = ["lark_grammar"]
@@ -20,13 +22,21 @@ _OPTIONS = '\n%llguidance {"no_forcing": true}\n'
 
 
 def lark_grammar(
-    llguidance: Any, structured: StructuredOutputs, is_special: Callable[[str], bool]
+    llguidance: Any,
+    structured: StructuredOutputs | AnswerGrammar,
+    special_tokens: Callable[[], Mapping[str, int]],
 ) -> str:
-    """The grammar of the answer's text; ``is_special`` says what is spelled as a special token.
+    """The grammar of the answer's text; ``special_tokens`` are spelled as what they are.
 
     Raises UsageError for a GBNF grammar that cannot be converted; llguidance has the last word.
     """
-    return _rules(llguidance, structured, is_special) + _OPTIONS
+
+    def form_rules(outputs: StructuredOutputs) -> str:
+        return _rules(llguidance, outputs, lambda token: token in special_tokens())
+
+    if isinstance(structured, AnswerGrammar):
+        return part_rules(structured.part, form_rules, special_tokens()) + _OPTIONS
+    return form_rules(structured) + _OPTIONS
 
 
 def _rules(
@@ -44,7 +54,7 @@ def _rules(
             regex = llguidance.regex_to_lark(structured.regex, use_ascii="d")  # \d is 0 to 9
             return f"start: /{regex}/"
         case "choice":
-            return f"start: /{'|'.join(map(_as_regex, structured.choice or ()))}/"
+            return f"start: /{'|'.join(map(regex_of_text, structured.choice or ()))}/"
         case "structural_tag":
             tag = json.loads(str(structured.structural_tag))
             return structural_tag_rules(tag, json_rule, is_special)
@@ -62,14 +72,6 @@ def _json_rule(schema: Mapping[str, Any], structured: StructuredOutputs) -> str:
         own = schema.get("x-guidance")
         schema = {**schema, "x-guidance": {**(own if isinstance(own, dict) else {}), **options}}
     return "%json " + json.dumps(schema, ensure_ascii=False)
-
-
-def _as_regex(text: str) -> str:
-    """A regex that matches exactly this text, without a character that Lark could mistake."""
-    return "".join(
-        character if character.isascii() and character.isalnum() else f"\\x{{{ord(character):x}}}"
-        for character in text
-    )
 
 
 def _as_lark(llguidance: Any, grammar: str) -> str:

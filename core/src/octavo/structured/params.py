@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from octavo.errors import UsageError
 from octavo.sampling_checks import checked_bool, checked_strings
 from octavo.structured.limits import MAX_CHOICES, MAX_REGEX_LENGTH, MAX_TEXT_BYTES
 from octavo.structured.structural_tag import check_structural_tag
 from octavo.suggest import choices, did_you_mean
+
+if TYPE_CHECKING:
+    from octavo.structured.parts import AnswerGrammar
 
 __all__ = ["KINDS", "StructuredOutputs", "checked_structured_outputs"]
 
@@ -92,9 +95,14 @@ class StructuredOutputs:
             object.__setattr__(self, name, check(f"structured_outputs.{name}", value, **limits))
 
 
-def checked_structured_outputs(name: str, value: Any) -> StructuredOutputs | None:
-    """A StructuredOutputs, or one made from a mapping with its names; None passes."""
-    if value is None or isinstance(value, StructuredOutputs):
+def checked_structured_outputs(name: str, value: Any) -> StructuredOutputs | AnswerGrammar | None:
+    """A StructuredOutputs, or one made from a mapping with its names; None passes.
+
+    An AnswerGrammar, whose parts have been checked, passes as well.
+    """
+    from octavo.structured.parts import AnswerGrammar  # which is made of StructuredOutputs
+
+    if value is None or isinstance(value, StructuredOutputs | AnswerGrammar):
         return value
     if not isinstance(value, Mapping):
         raise UsageError(

@@ -1,7 +1,7 @@
 """Tokenizers, chat templates, streaming detokenisation and stop strings."""
 
 from octavo.tokenizer.base import ChatTemplates, Tokenizer
-from octavo.tokenizer.chat_template import encode_chat, render_chat
+from octavo.tokenizer.chat_template import choose_template, encode_chat, render_chat
 from octavo.tokenizer.detokenizer import IncrementalDetokenizer
 from octavo.tokenizer.load import has_tokenizer, load_tokenizer
 from octavo.tokenizer.stop import StopChecker
@@ -11,6 +11,7 @@ __all__ = [
     "IncrementalDetokenizer",
     "StopChecker",
     "Tokenizer",
+    "choose_template",
     "encode_chat",
     "has_tokenizer",
     "load_tokenizer",

@@ -18,7 +18,7 @@ from octavo.tokenizer.chat_messages import (
 )
 from octavo.tokenizer.template_sandbox import TEMPLATE_NAME, compile_template
 
-__all__ = ["encode_chat", "render_chat"]
+__all__ = ["choose_template", "encode_chat", "render_chat"]
 
 Message: TypeAlias = Mapping[str, Any]
 
@@ -44,7 +44,7 @@ def render_chat(
     passed on (``enable_thinking=False``, …). Whatever is wrong with the messages or the template is
     a UsageError.
     """
-    source = _choose_template(tokenizer, chat_template, with_tools=bool(tools))
+    source = choose_template(tokenizer, chat_template, with_tools=bool(tools))
     if continue_final_message and add_generation_prompt:
         raise UsageError(
             "continue_final_message goes on with the last message and add_generation_prompt opens "
@@ -70,7 +70,8 @@ def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message], **options: An
     return tokenizer.encode(render_chat(tokenizer, messages, **options), add_special_tokens=False)
 
 
-def _choose_template(tokenizer: Tokenizer, chat_template: str | None, *, with_tools: bool) -> str:
+def choose_template(tokenizer: Tokenizer, chat_template: str | None, *, with_tools: bool) -> str:
+    """The source of the template that `render_chat` takes; raises UsageError if there is none."""
     known = tokenizer.chat_template or {}
     if isinstance(known, str):
         known = {"default": known}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from octavo.tokenizer.base import Tokenizer
@@ -22,7 +22,7 @@ class IncrementalDetokenizer:
     All pushes and the flush, joined, equal ``tokenizer.decode(ids)``; after a prompt they equal
     what the answer adds to ``tokenizer.decode(prompt_token_ids)``, so its first space survives. A
     character that the prompt cut in half comes whole with the first push. The cost of a push does
-    not depend on what came before.
+    not depend on what came before. Special tokens are left out, but for the kept ones.
     """
 
     def __init__(
@@ -30,10 +30,12 @@ class IncrementalDetokenizer:
         tokenizer: Tokenizer,
         *,
         skip_special_tokens: bool = True,
+        kept_special_tokens: Collection[int] = (),
         spaces_between_special_tokens: bool = True,
         prompt_token_ids: Sequence[int] = (),
     ) -> None:
         skipped = tokenizer.special_ids if skip_special_tokens else frozenset[int]()
+        skipped = skipped.difference(kept_special_tokens)
         self._stream: _TokenStream
         if tokenizer.pieces is not None:
             self._stream = _PieceStream(tokenizer.pieces, skipped, prompt_token_ids)

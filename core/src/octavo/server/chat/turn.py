@@ -12,8 +12,10 @@ from octavo.parsing import (
     ToolCallEnd,
     ToolCallParser,
 )
-from octavo.server.chat.forcing import forced_outputs
+from octavo.server.chat.forcing import blamed_on, forced_outputs
 from octavo.server.chat.prompt import ChatPrompt, chat_prompt
+from octavo.server.chat.tools import tool_format
+from octavo.server.errors import ApiError
 from octavo.server.generation import EngineRequest, Generation
 
 if TYPE_CHECKING:
@@ -55,15 +57,11 @@ class _AnswerReader:
         self._reasoning = (
             None if model.reasoning is None else ReasoningParser(model.reasoning, prompt.text)
         )
-        reads_calls = model.tool_calls is not None and _may_call(task)
+        called = tool_format(model, task)
         calls = (
-            ToolCallParser(
-                model.tool_calls,  # type: ignore[arg-type]  # not None: reads_calls
-                task.tools,
-                stream_arguments=task.streams_arguments,
-            )
-            if reads_calls
-            else None
+            None
+            if called is None
+            else ToolCallParser(called, task.tools, stream_arguments=task.streams_arguments)
         )
         self._parser = AnswerParser(self._reasoning, calls)
         self._has_calls = False
@@ -77,7 +75,9 @@ class _AnswerReader:
         events = self._parser.feed(output.text)
         if output.finished:
             events += self._parser.finish()
-        self._has_calls |= any(isinstance(event, ToolCallEnd) for event in events)
+        self._has_calls |= any(
+            isinstance(event, ToolCallEnd) and event.is_complete for event in events
+        )
         reason = output.finish_reason
         return AnswerDelta(
             index=output.index,
@@ -113,14 +113,22 @@ class ChatTurn:
     async def open(cls, model: ServedModel, task: ChatTask, request_id: str) -> ChatTurn:
         """Render the prompt and queue the request; raises ApiError if it cannot be taken."""
         prompt = await chat_prompt(model, task)
-        params = replace(task.params, structured_outputs=forced_outputs(model, task, prompt.text))
+        params = replace(
+            task.params,
+            structured_outputs=forced_outputs(model, task, prompt.text),
+            kept_special_tokens=_kept_special_tokens(model, task),
+        )
         request = EngineRequest(
             {"prompt": prompt.text, "prompt_token_ids": prompt.token_ids},
             params,
             task.priority,
             task.cache_salt,
         )
-        return cls(model, task, prompt, await Generation.open(model.engine, request_id, [request]))
+        try:
+            generation = await Generation.open(model.engine, request_id, [request])
+        except ApiError as error:
+            raise blamed_on(error, task) from error
+        return cls(model, task, prompt, generation)
 
     def close(self) -> None:
         """End what still runs."""
@@ -144,5 +152,11 @@ class ChatTurn:
         return self._readers[index]
 
 
-def _may_call(task: ChatTask) -> bool:
-    return bool(task.tools) and task.tool_choice.kind != "none"
+def _kept_special_tokens(model: ServedModel, task: ChatTask) -> list[int]:
+    """The marks of calls and of reasoning, which parsers have to see."""
+    tokenizer, called = model.require_tokenizer(), tool_format(model, task)
+    names = [] if called is None else [*called.special_tokens]
+    if model.reasoning is not None:
+        names += [model.reasoning.begin, model.reasoning.end, *model.reasoning.special_tokens]
+    token_ids = {tokenizer.token_to_id(name) for name in names}
+    return sorted(token_id for token_id in token_ids if token_id is not None)

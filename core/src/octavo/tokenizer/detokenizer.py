@@ -117,7 +117,9 @@ class _WindowStream:
         self._held: list[int] = []
 
     def _keep(self, token_ids: Sequence[int]) -> list[int]:
-        return [token_id for token_id in token_ids if token_id not in self._skipped]
+        """Without ids that have no token: they would fill the window and hide the context."""
+        token_of = self._tokenizer.id_to_token
+        return [i for i in token_ids if i not in self._skipped and token_of(i)]
 
     def push(self, token_ids: Sequence[int]) -> str:
         return "".join(map(self._push_one, self._keep(token_ids)))

@@ -1,10 +1,10 @@
 // What the cells of the block map stand for: one block each, or several where there are many.
 
 /**
- * Sums runs of blocks up into cells of `blocksPerCell`. Each cell counts its used, cached and shared
+ * Sums the first `numBlocks` up into cells of `blocksPerCell`. Each cell counts its used, cached and shared
  * blocks and knows the owner of the longest used stretch in it (-1: none).
  */
-export function cellsOf({ num_blocks: numBlocks, runs }, blocksPerCell) {
+export function cellsOf(runs, numBlocks, blocksPerCell) {
   const numCells = Math.ceil(numBlocks / blocksPerCell);
   const cells = {
     numCells,
@@ -50,6 +50,13 @@ export function totalsOf({ num_blocks: numBlocks, runs }) {
     if (state === "r" && numHolders > 1) totals.shared += count;
   }
   return totals;
+}
+
+/** How many blocks there are up to the last that is, or was, in use. */
+export function numTouched({ runs }) {
+  const num = runs.reduce((sum, [, , , count]) => sum + count, 0);
+  const last = runs.at(-1);
+  return last?.[0] === "u" ? num - last[3] : num;
 }
 
 /** The run that a block is in: {state, owner, numHolders}. */

@@ -1,6 +1,6 @@
 // The blocks of a KV group as a grid: who holds what, what is shared, what is only remembered.
 
-import { blockAt, cellsOf, totalsOf } from "./block_cells.js";
+import { blockAt, cellsOf, numTouched, totalsOf } from "./block_cells.js";
 import { fitCanvas } from "./canvas.js";
 import { element, setText } from "./elements.js";
 import { colourOf } from "./request_colour.js";
@@ -9,6 +9,7 @@ const SMALLEST_CELL_PX = 6;
 const LARGEST_CELL_PX = 16;
 const TALLEST_PX = 288;
 const MOST_SHARING_HEIGHT = 3; // groups; further ones make the page longer
+const FEWEST_SHOWN = 256; // blocks, so that a small start does not look like a full cache
 const FIRST_BLOCK = 1; // block 0 takes what is padding, and is not shown
 const STATES = { u: "unused", c: "cached, free to be taken", r: "in use" };
 
@@ -22,6 +23,7 @@ export class BlockMap {
     this.node = element("div", { className: "map" }, this._caption, frame, this._readout);
     this._state = null;
     this._index = 0;
+    this._numShown = 0; // blocks; those never touched behind them are left out
     this._pointed = -1; // cell under the pointer or the keyboard's cursor
     this._highlighted = "";
     this._listen();
@@ -30,6 +32,7 @@ export class BlockMap {
   show(state, groupIndex) {
     this._state = state;
     this._index = groupIndex;
+    this._numShown = this._numToShow();
     setText(this._caption, this._summary());
     this._draw();
   }
@@ -38,6 +41,13 @@ export class BlockMap {
   highlight(requestId) {
     this._highlighted = requestId;
     this._draw();
+  }
+
+  /** Twice as many each time that it gets too few, and never fewer: the grid keeps its shape. */
+  _numToShow() {
+    let most = Math.max(this._numShown, FEWEST_SHOWN);
+    while (most < numTouched(this._group)) most *= 2;
+    return Math.min(most, this._group.num_blocks);
   }
 
   get _group() {
@@ -88,7 +98,7 @@ export class BlockMap {
 
   /** The largest cells with which all blocks fit; the smallest, several blocks each, if none do. */
   _layOut(width) {
-    const { num_blocks: numBlocks } = this._group;
+    const numBlocks = this._numShown;
     const tallestPx = TALLEST_PX / Math.min(this._state.groups.length, MOST_SHARING_HEIGHT);
     for (let cellPx = LARGEST_CELL_PX; cellPx >= SMALLEST_CELL_PX; cellPx -= 1) {
       const columns = Math.max(1, Math.floor(width / cellPx));
@@ -96,7 +106,7 @@ export class BlockMap {
       if (numBlocks <= most || cellPx === SMALLEST_CELL_PX) {
         const blocksPerCell = Math.max(1, Math.ceil(numBlocks / most));
         [this._cellPx, this._columns] = [cellPx, columns];
-        this._cells = cellsOf(this._group, blocksPerCell);
+        this._cells = cellsOf(this._group.runs, numBlocks, blocksPerCell);
         return Math.max(1, Math.ceil(this._cells.numCells / columns)) * cellPx;
       }
     }
@@ -163,7 +173,9 @@ export class BlockMap {
     const { blocksPerCell, numCells } = this._cells;
     if (this._pointed < 0 || this._pointed >= numCells) {
       const blocks = blocksPerCell > 1 ? `${blocksPerCell} blocks` : "a block";
-      return `A cell is ${blocks} of ${this._state.block_size} tokens. Point at one to see who holds it.`;
+      const rest = this._group.num_blocks - this._numShown;
+      const more = rest ? ` ${count(rest)} more were never used.` : "";
+      return `A cell is ${blocks} of ${this._state.block_size} tokens; point at one to see who holds it.${more}`;
     }
     return blocksPerCell > 1 ? this._toldOfMany() : this._toldOfOne();
   }
@@ -179,7 +191,7 @@ export class BlockMap {
   _toldOfMany() {
     const { used, cached, shared, owner, blocksPerCell } = this._cells;
     const first = this._pointed * blocksPerCell;
-    const last = Math.min(first + blocksPerCell, this._group.num_blocks) - 1;
+    const last = Math.min(first + blocksPerCell, this._numShown) - 1;
     const parts = [`Blocks ${first + FIRST_BLOCK}–${last + FIRST_BLOCK}`];
     parts.push(`${used[this._pointed]} in use`, `${cached[this._pointed]} cached`);
     if (shared[this._pointed]) parts.push(`${shared[this._pointed]} shared`);

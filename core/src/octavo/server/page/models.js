@@ -23,8 +23,14 @@ export class Models {
   /** Fetches the list; throws ApiFailure. */
   async load() {
     const { data } = await withKey(() => getJson("v1/models"));
-    this._select.replaceChildren(...data.map(({ id }) => element("option", { value: id }, id)));
+    const named = data.filter((model) => !isOnlyPath(model, data));
+    this._select.replaceChildren(...named.map(({ id }) => element("option", { value: id }, id)));
     this._select.disabled = data.length === 0;
     this._select.title = this.selected;
   }
+}
+
+/** Whether a model goes by its path here, and by a name of its own as well. */
+function isOnlyPath({ id, root }, models) {
+  return id === root && models.some((other) => other.root === root && other.id !== id);
 }

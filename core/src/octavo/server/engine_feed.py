@@ -14,6 +14,7 @@ from octavo.server.errors import RETRY_AFTER_S, ApiError, api_error_of
 from octavo.server.event_stream import sse
 
 if TYPE_CHECKING:
+    from octavo.engine_snapshot import EngineSnapshot
     from octavo.server.served_model import ServedModel
     from octavo.server.state import Server
 
@@ -22,13 +23,16 @@ __all__ = ["MAX_WATCHERS", "EngineFeed", "Watch", "engine_view"]
 MAX_WATCHERS = 64
 """Of one model."""
 INTERVAL_S = 0.25
-_LARGEST_SHARE = 0.1  # of the time may go into making snapshots
+_LARGEST_SHARE = 0.1  # of the time may go into encoding snapshots
 _BYTES_PER_S = 1_000_000  # at most, to one watcher
 
 
 async def engine_view(server: Server, model: ServedModel) -> bytes:
     """The JSON text of what the model's engine does now; raises BackendError if it has stopped."""
-    snapshot = await model.engine.snapshot()
+    return await _encoded(server, model, await model.engine.snapshot())
+
+
+async def _encoded(server: Server, model: ServedModel, snapshot: EngineSnapshot) -> bytes:
     time_s = time.monotonic() - server.started_s
     return await asyncio.to_thread(encode_view, model.name, time_s, snapshot)
 
@@ -75,9 +79,11 @@ class EngineFeed:
     async def _poll(self) -> None:
         try:
             while not self._server.is_draining:
-                begin_s = time.monotonic()
                 try:
-                    view = await engine_view(self._server, self._model)
+                    # Waits for the step that is under way, which costs nothing and may take long.
+                    snapshot = await self._model.engine.snapshot()
+                    begin_s = time.monotonic()
+                    view = await _encoded(self._server, self._model, snapshot)
                 except OctavoError as error:
                     self._offer(sse(api_error_of(error).body(), "error"))
                     break

@@ -1,224 +1,145 @@
 """Where the engine's step loop runs best: in a thread of the server, or in a process of its own.
 
-python benchmarks/engine_placement.py                 all workloads, the placements taking turns
-python benchmarks/engine_placement.py --runs 1 --only fake
+    python benchmarks/engine_placement.py                  all workloads
+    python benchmarks/engine_placement.py --only fake      steps that cost only Octavo's Python
 
-Each run is a new process that answers 64 prompts at once and, as a server does, makes a JSON event
-of every output and writes it to a socket that another process reads. ``offline`` is the same engine
-stepped in a plain loop with nobody listening. Needs Linux for the CPU times.
+Two servers of the same model are up, one of each placement, and take turns at answering 64 streams
+over HTTP; the ratio within a round is the figure to quote. Reported beside it: processor time of
+all the server's processes per token, and when tokens arrive.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
-import subprocess
 import sys
-import time
-from dataclasses import dataclass, field
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any
 
-from octavo import SamplingParams
-from octavo.config import EngineConfig
-from octavo.sampling_params import RequestOutputKind
+from make_hf_model import GGUF_PATH
+from server_process import ServerProcess
+from serving import Load, alternate, octavo_server, run_streams, streams_work
 
-MODEL = "models/SmolLM2-135M-Instruct.Q4_1.gguf"
-PLACEMENTS = ("offline", "thread", "process")
-SINK = "import sys\nwhile sys.stdin.buffer.raw.read(1 << 16): pass"
+PLACEMENTS = ("thread", "process")
 
 
 @dataclass(frozen=True)
 class Workload:
-    """64 streams at once on a device."""
+    """A device, and how long the answers of 64 streams are."""
 
     summary: str
-    num_tokens: int
-    options: dict[str, Any] = field(default_factory=dict)
-    prompt_len: int = 32
-    num_streams: int = 64
-
-    def config(self, model: str) -> EngineConfig:
-        fields = {"device": "cpu", "backend": "numpy", **self.options}
-        return EngineConfig(
-            model=model, max_model_len=1024, kv_cache_memory_bytes=3 << 30, quiet=True, **fields
-        )
-
-    def params(self) -> SamplingParams:
-        return SamplingParams(
-            temperature=0,
-            max_tokens=self.num_tokens,
-            ignore_eos=True,
-            output_kind=RequestOutputKind.DELTA,
-        )
-
-    def prompts(self) -> list[list[int]]:
-        return [
-            [1000 + 37 * stream + place for place in range(self.prompt_len)]
-            for stream in range(self.num_streams)
-        ]
-
-
-def fake(latency_s: float) -> dict[str, Any]:
-    options = {"compute": False, "latency_s": latency_s}
-    return {"device": "fake", "backend": "fake", "load_format": "dummy", "options": options}
+    output_len: int
+    latency_s: float | None = None
+    """Of the fake device's steps; None: SmolLM2 on the numpy backend."""
 
 
 WORKLOADS = {
-    "fake": Workload("no device: steps cost what Octavo's Python costs", 400, fake(0)),
-    "fake-5ms": Workload("a device that takes 5 ms a step", 400, fake(0.005)),
-    "fake-20ms": Workload("a device that takes 20 ms a step", 150, fake(0.020)),
+    "fake": Workload("a device whose steps take no time", 256, 0.0),
+    "fake-5ms": Workload("a device whose steps take 5 ms", 256, 0.005),
+    "fake-20ms": Workload("a device whose steps take 20 ms", 128, 0.020),
     "numpy": Workload("SmolLM2-135M on the numpy backend", 32),
 }
 
 
-def cpu_seconds(process_id: int) -> float:
-    """User and system time of a process and its threads so far."""
-    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+@dataclass(frozen=True)
+class Turn:
+    """One server's turn in one round."""
+
+    load: Load
+    cpu_s: float
+
+    def figures(self) -> dict[str, float]:
+        load = self.load
+        return {
+            "tokens_per_s": load.tokens_per_s,
+            "cpu_us_per_token": self.cpu_s / load.num_tokens * 1e6,
+            "first_token_p50_ms": median(load.first_token_s) * 1e3,
+            "first_token_p99_ms": quantiles(load.first_token_s, n=100)[98] * 1e3,
+            "inter_token_p50_ms": median(load.inter_token_s) * 1e3,
+        }
 
 
-def run_offline(workload: Workload, model: str) -> dict[str, float]:
-    from octavo.engine_loader import load_engine
-    from octavo.open_device import open_device
+def start_servers(
+    stack: ExitStack, workload: Workload, arguments: argparse.Namespace
+) -> list[ServerProcess]:
+    if workload.latency_s is None:
+        options = ["--device", "cpu", "--backend", "numpy"]
+    else:
+        plugins = Path(stack.enter_context(tempfile.TemporaryDirectory()), "plugins.toml")
+        plugins.write_text(
+            "schema = 1\n[options.fake]\ncompute = false\n"
+            f"memory_bytes = {64 << 30}\nlatency_s = {workload.latency_s}\n",
+            encoding="utf-8",
+        )
+        options = ["--device", "fake", "--load-format", "dummy", "--plugins-file", str(plugins)]
+    return [
+        octavo_server(
+            stack, str(arguments.gguf), arguments, "--engine-placement", placement, *options
+        )
+        for placement in PLACEMENTS
+    ]
 
-    config = workload.config(model)
-    engine = load_engine(config, open_device(config)).engine
-    for index, prompt in enumerate(workload.prompts()):
-        engine.add_request(str(index), prompt, workload.params())
-    cpu_s, started_s, num_outputs = cpu_seconds(os.getpid()), time.perf_counter(), 0
-    while engine.has_unfinished_requests:
-        num_outputs += len(engine.step())
-    wall_s = time.perf_counter() - started_s
-    return _record(workload, wall_s, cpu_seconds(os.getpid()) - cpu_s, 0.0)
+
+def take_turn(server: ServerProcess, seed: int, output_len: int) -> Turn:
+    cpu_s = server.front_end_cpu_s + server.engine_cpu_s
+    load = run_streams(server.port, streams_work(seed, 64, output_len))
+    return Turn(load, server.front_end_cpu_s + server.engine_cpu_s - cpu_s)
 
 
-def _record(
-    workload: Workload, wall_s: float, engine_cpu_s: float, front_cpu_s: float, **more: float
-) -> dict[str, float]:
-    num_tokens = workload.num_streams * workload.num_tokens
-    return {
-        "tokens_per_s": num_tokens / wall_s,
-        "cpu_us_per_token": (engine_cpu_s + front_cpu_s) / num_tokens * 1e6,
-        "front_cpu_us_per_token": front_cpu_s / num_tokens * 1e6,
-        **more,
+def measure(workload: Workload, arguments: argparse.Namespace) -> list[dict[str, dict[str, float]]]:
+    """Rounds: the figures of both placements."""
+    with ExitStack() as stack:
+        servers = start_servers(stack, workload, arguments)
+        turns: list[dict[str, Turn]] = [{} for _ in range(arguments.rounds)]
+
+        def side(number: int, index: int) -> float:
+            turn = take_turn(servers[number], 2 * index + number, workload.output_len)
+            if index < arguments.rounds:
+                turns[index][PLACEMENTS[number]] = turn
+            return turn.load.tokens_per_s
+
+        for number in range(len(servers)):
+            side(number, 1000)  # to warm up
+        alternate(arguments.rounds, lambda index: side(0, index), lambda index: side(1, index))
+    return [{name: turn.figures() for name, turn in round_.items()} for round_ in turns]
+
+
+def report(rounds: list[dict[str, dict[str, float]]]) -> None:
+    for placement in PLACEMENTS:
+        parts = [
+            f"{name} {median(round_[placement][name] for round_ in rounds):.1f}"
+            for name in rounds[0][placement]
+        ]
+        print(f"  {placement:8}", ", ".join(parts), flush=True)
+    ratios = {
+        name: median(round_["process"][name] / round_["thread"][name] for round_ in rounds)
+        for name in rounds[0]["process"]
     }
-
-
-async def run_served(workload: Workload, model: str, placement: Any) -> dict[str, float]:
-    from octavo.server.load import load_engine_client
-
-    engine = await load_engine_client(workload.config(model), placement)
-    sink = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", SINK, stdin=asyncio.subprocess.PIPE
-    )
-    assert sink.stdin is not None
-    process = getattr(engine, "process", None)
-    pids = [os.getpid()] + ([process.process_id] if process else [])
-    first_s: list[float] = []
-    gaps_s: list[float] = []
-    encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-
-    async def answer(index: int, prompt: list[int]) -> None:
-        asked_s = last_s = time.perf_counter()
-        is_first = True
-        stream = await engine.submit(f"cmpl-{index:032}", prompt, workload.params())
-        async for output in stream:
-            [delta] = output.outputs
-            chunk = {
-                "id": output.request_id,
-                "object": "text_completion",
-                "created": 1_700_000_000,
-                "model": "SmolLM2-135M-Instruct",
-                "choices": [
-                    {
-                        "index": delta.index,
-                        "text": delta.text,
-                        "logprobs": None,
-                        "finish_reason": delta.finish_reason,
-                    }
-                ],
-            }
-            sink.stdin.write(f"data: {encode(chunk)}\n\n".encode())
-            await sink.stdin.drain()
-            now_s = time.perf_counter()
-            if is_first:
-                first_s.append(now_s - asked_s)
-            else:
-                gaps_s.append(now_s - last_s)
-            last_s, is_first = now_s, False
-
-    cpu_before = [cpu_seconds(pid) for pid in pids]
-    started_s = time.perf_counter()
-    await asyncio.gather(*(answer(*pair) for pair in enumerate(workload.prompts())))
-    wall_s = time.perf_counter() - started_s
-    cpu_s = [cpu_seconds(pid) - before for pid, before in zip(pids, cpu_before, strict=True)]
-    sink.stdin.close()
-    await sink.wait()
-    await engine.close()
-    return _record(
-        workload,
-        wall_s,
-        cpu_s[1] if process else 0.0,
-        cpu_s[0],
-        first_token_ms=median(first_s) * 1e3,
-        gap_p50_ms=median(gaps_s) * 1e3,
-        gap_p99_ms=quantiles(gaps_s, n=100)[98] * 1e3,
-    )
-
-
-def run_once(name: str, placement: str, model: str) -> dict[str, float]:
-    """In a process of its own."""
-    command = [sys.executable, __file__, "--one", name, placement, "--model", model]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    return dict(json.loads(done.stdout))
-
-
-def summarise(runs: dict[str, list[dict[str, float]]]) -> None:
-    offline = [run["tokens_per_s"] for run in runs["offline"]]
-    for placement, records in runs.items():
-        speeds = [record["tokens_per_s"] for record in records]
-        shares = [speed / alone for speed, alone in zip(speeds, offline, strict=True)]
-        parts = [f"{median(speeds):8.0f} tokens/s, {median(shares):6.1%} of offline"]
-        for key in records[0]:
-            if key != "tokens_per_s":
-                value = median(record[key] for record in records)
-                parts.append(f"{key} {value:.1f}")
-        print(f"  {placement:8} {', '.join(parts)}", flush=True)
+    print("  process / thread:", ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items()))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=int, default=5, help="of each placement, taking turns")
+    parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
     parser.add_argument("--only", choices=WORKLOADS)
-    parser.add_argument("--model", default=MODEL)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores")
+    parser.add_argument("--gguf", type=Path, default=GGUF_PATH)
+    parser.add_argument("--log", type=Path, help="where the servers' output goes")
+    parser.add_argument("--json", type=Path, help="write every figure there")
     arguments = parser.parse_args()
-    if arguments.one:
-        name, placement = arguments.one
-        if placement == "offline":
-            record = run_offline(WORKLOADS[name], arguments.model)
-        else:
-            record = asyncio.run(run_served(WORKLOADS[name], arguments.model, placement))
-        print(json.dumps(record))
-        return 0
     results = {}
     for name in [arguments.only] if arguments.only else WORKLOADS:
-        print(f"{name}: {WORKLOADS[name].summary}", flush=True)
-        runs: dict[str, list[dict[str, float]]] = {placement: [] for placement in PLACEMENTS}
-        for _ in range(arguments.runs):
-            for placement in PLACEMENTS:
-                runs[placement].append(run_once(name, placement, arguments.model))
-        summarise(runs)
-        results[name] = runs
+        print(f"{name}: 64 streams, {WORKLOADS[name].summary}", flush=True)
+        results[name] = measure(WORKLOADS[name], arguments)
+        report(results[name])
     if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return 0
 
 

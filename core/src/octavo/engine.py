@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from octavo.answers import Answers
 from octavo.engine_snapshot import EngineSnapshot, EngineStats, take_snapshot
@@ -21,7 +21,7 @@ from octavo.request import FinishReason
 from octavo.served_request import ServedRequest
 from octavo.sleep import ReloadWeights, Sleep
 from octavo.step_counters import StepCounters
-from octavo.watchdog import Hang, Watchdog
+from octavo.watchdog import Hang, StepGuard
 
 if TYPE_CHECKING:
     from octavo.completion import Completion, Vocabulary
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from octavo.token_mask import TokenMask
 
 __all__ = ["Engine"]
-
-T = TypeVar("T")
 
 
 class Engine:
@@ -69,8 +67,7 @@ class Engine:
         self._recovery = Recovery(scheduler)
         self._sleep = Sleep(runner, reload_weights)
         self._counters = StepCounters()
-        self._watchdog: Watchdog | None = None
-        self.step_timeout_s = step_timeout_s
+        self._guard = StepGuard(step_timeout_s)
         self._served: dict[str, ServedRequest] = {}
         self._undelivered: list[RequestOutput] = []
         self._num_requests = 0
@@ -112,8 +109,8 @@ class Engine:
                 f"request_id={request_id!r} is already in use by an unfinished request; ids must "
                 "be unique."
             )
-        if self.is_sleeping:
-            raise self._sleep.refusal()
+        self._sleep.check_awake()
+        self.scheduler.check_room(request_id)
         completion = self._intake.read(
             request_id,
             prompt,
@@ -194,7 +191,7 @@ class Engine:
             return []
         started_s = time.perf_counter()
         try:
-            result = self._guarded(lambda: self.runner.execute(schedule))
+            result = self._guard.call(lambda: self.runner.execute(schedule))
         except Hang as hang:
             return self._stop(hang_message(hang))
         except Exception as error:  # noqa: BLE001 - a backend may raise anything; it is reported
@@ -210,34 +207,29 @@ class Engine:
         # Out here the exception is gone, and the old caches that its traceback held with it.
         return self._recover(schedule, alone, failure)
 
-    def _guarded(self, function: Callable[[], T]) -> T:
-        """What ``function`` returns or raises, within the limit if there is one."""
-        return function() if self._watchdog is None else self._watchdog.call(function)
-
     @property
     def step_timeout_s(self) -> float | None:
         """Longer than this no step may take; set it lower once what compiles has compiled.
 
         Setting it raises BackendError while a step hangs: the engine has stopped.
         """
-        return None if self._watchdog is None else self._watchdog.limit_s
+        return self._guard.limit_s
 
     @step_timeout_s.setter
     def step_timeout_s(self, limit_s: float | None) -> None:
         if self.is_hung:
             raise BackendError(f"step_timeout_s={limit_s} comes too late. {self.failure}")
         self.close()
-        self._watchdog = None if limit_s is None else Watchdog(limit_s)
+        self._guard = StepGuard(limit_s)
 
     @property
     def is_hung(self) -> bool:
         """A step hangs and still uses the backend."""
-        return self._watchdog is not None and self._watchdog.is_hung
+        return self._guard.is_hung
 
     def close(self) -> None:
         """End the thread that steps run in, if there is one."""
-        if self._watchdog is not None:
-            self._watchdog.close()
+        self._guard.close()
 
     def _advance(
         self, schedule: Schedule, result: StepResult | None, alone: Completion | None
@@ -276,7 +268,7 @@ class Engine:
 
     def _renew_caches(self) -> list[RequestOutput]:
         try:
-            self._guarded(self.runner.store.reset)
+            self._guard.call(self.runner.store.reset)
         except Hang as hang:
             return self._stop(hang_message(hang))
         except Exception as error:  # noqa: BLE001 - a backend may raise anything; it is reported

@@ -122,15 +122,19 @@ class Scheduler:
         its end, UsageError if its id is in use or its cache salt unusable.
         """
         self._roster.check_new(request)
+        self.check_room(request.request_id)
+        self._enter(request)
+        self._roster.queue(request, RequestStatus.WAITING)
+
+    def check_room(self, request_id: str) -> None:
+        """Raise QueueFullError if one more may not wait: before work is spent on preparing it."""
         max_num_waiting = self.config.max_num_waiting
         if max_num_waiting is not None and self.num_waiting >= max_num_waiting:
             raise QueueFullError(
-                f"request {request.request_id!r} was refused: {self.num_waiting} requests wait "
+                f"request {request_id!r} was refused: {self.num_waiting} requests wait "
                 f"({max_num_waiting=}) and {self.num_running} run. Send it again later, or raise "
                 "max_num_waiting"
             )
-        self._enter(request)
-        self._roster.queue(request, RequestStatus.WAITING)
 
     def fork(self, parent: Request, child: Request) -> bool:
         """Start a request that shares the parent's computed blocks, copied when written to.

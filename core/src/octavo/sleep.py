@@ -60,8 +60,9 @@ class Sleep:
             self._runner.store.reset()
             self.level = 0
 
-    def refusal(self) -> BackendError:
-        """Why nothing can be asked of it."""
-        return BackendError(
-            f"The engine sleeps (level {self.level}) and takes no requests: wake it up first."
-        )
+    def check_awake(self) -> None:
+        """Raise BackendError while it sleeps."""
+        if self.level:
+            raise BackendError(
+                f"The engine sleeps (level {self.level}) and takes no requests: wake it up first."
+            )

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from octavo.isolation import mark_abandoned
 
-__all__ = ["Hang", "Watchdog"]
+__all__ = ["Hang", "StepGuard", "Watchdog"]
 
 T = TypeVar("T")
 
@@ -79,3 +79,25 @@ class Watchdog:
                 result = (None, error)
             self._results.put(result)
             del function, result  # or they keep old caches alive until the next step
+
+
+class StepGuard:
+    """Calls functions one at a time, in the thread of a Watchdog if there is a limit."""
+
+    def __init__(self, limit_s: float | None) -> None:
+        self.limit_s = limit_s
+        self._watchdog = None if limit_s is None else Watchdog(limit_s)
+
+    def call(self, function: Callable[[], T]) -> T:
+        """What ``function`` returns or raises; raises Hang if it does neither within the limit."""
+        return function() if self._watchdog is None else self._watchdog.call(function)
+
+    @property
+    def is_hung(self) -> bool:
+        """A call has not come back."""
+        return self._watchdog is not None and self._watchdog.is_hung
+
+    def close(self) -> None:
+        """End the thread, if there is one and it can be ended."""
+        if self._watchdog is not None:
+            self._watchdog.close()

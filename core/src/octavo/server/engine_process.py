@@ -10,7 +10,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from octavo.errors import BackendError
+from octavo.errors import BackendError, UsageError
 from octavo.server.engine_messages import error_of
 from octavo.server.frames import FrameReader, frame_of
 
@@ -27,7 +27,12 @@ class EngineProcess:
     """A process that runs ``octavo.server.engine_worker`` and the socket to it."""
 
     def __init__(self, config: EngineConfig) -> None:
-        """Start it; it loads what ``config`` says."""
+        """Start it; it loads what ``config`` says. Raises UsageError where the system cannot."""
+        if not hasattr(socket, "AF_UNIX") or os.name != "posix":
+            raise UsageError(
+                "An engine in a process of its own needs sockets that a child process inherits, "
+                "which this system does not have: use engine_placement='thread'."
+            )
         self.connection, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own module

@@ -20,7 +20,7 @@ LOAD_CLIENTS := guidellm vllm
 CLIENTS := $(filter-out $(LOAD_CLIENTS),$(patsubst requirements/clients/%.txt,%,$(wildcard requirements/clients/*.txt)))
 CLIENT_STAMPS := $(CLIENTS:%=$(CLIENT_VENVS)/%/made.stamp) $(CLIENT_VENVS)/node/modules.stamp
 
-.PHONY: help demo serve test test-all test-clients lint format matrix bench bench-clients clean clean-env
+.PHONY: help demo serve test test-all test-clients test-browser browser-deps lint format matrix bench bench-clients clean clean-env
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,14 +37,22 @@ serve: $(VENV)/serve.stamp ## Fetch SmolLM2-135M and serve it at http://127.0.0.
 test: $(VENV)/test.stamp ## Run all tests but the slow ones
 	OCTAVO_TEST_REQUIRES="$(ORACLES)" $(BIN)/python -m pytest $(ARGS)
 
-test-all: $(VENV)/test.stamp $(CLIENT_STAMPS) ## Run all tests, the slow ones and all clients too
-	OCTAVO_TEST_REQUIRES="$(ORACLES)" OCTAVO_TEST_CLIENTS="$(CLIENTS)" \
+test-all: $(VENV)/test.stamp $(CLIENT_STAMPS) browser-deps ## Run all tests, the slow ones and all clients too
+	OCTAVO_TEST_REQUIRES="$(ORACLES)" OCTAVO_TEST_CLIENTS="$(CLIENTS)" OCTAVO_TEST_BROWSER=1 \
 		$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
 
 test-clients: $(VENV)/test.stamp $(CLIENT_STAMPS) ## Call a real server with the clients of others
 	@$(BIN)/python scripts/fetch_model.py
 	OCTAVO_TEST_REQUIRES="$(ORACLES)" OCTAVO_TEST_CLIENTS="$(CLIENTS)" \
 		$(BIN)/python -m pytest tests/clients -m "slow or not slow" $(ARGS)
+
+test-browser: $(VENV)/test.stamp browser-deps ## Try the page of a real server in Chromium
+	OCTAVO_TEST_BROWSER=1 $(BIN)/python -m pytest tests/browser -m "slow or not slow" $(ARGS)
+
+browser-deps: $(VENV)/browser.stamp ## Install what drives Chromium, and look for Chromium itself
+	@command -v "$${OCTAVO_CHROMIUM:-chromium}" >/dev/null || { \
+		echo "error: there is no Chromium. On Debian: apt-get install chromium;" \
+			"elsewhere name one: OCTAVO_CHROMIUM=PATH" >&2; exit 1; }
 
 lint: $(VENV)/lint.stamp ## Check style, formatting, types and import rules
 	$(BIN)/ruff check .
@@ -105,6 +113,10 @@ $(VENV)/test.stamp: $(VENV)/run.stamp requirements/test.txt requirements/oracles
 	@echo "Installing what the tests need into $(VENV), torch, jax, mlx and transformers among it ..."
 	@$(PIP_INSTALL) --no-build-isolation $(addprefix -e ,$(DISTRIBUTIONS)) \
 		-r requirements/test.txt -r requirements/oracles.txt
+	@touch $@
+
+$(VENV)/browser.stamp: $(VENV)/run.stamp requirements/browser.txt
+	@$(PIP_INSTALL) -r requirements/browser.txt
 	@touch $@
 
 $(VENV)/lint.stamp: $(VENV)/run.stamp requirements/lint.txt

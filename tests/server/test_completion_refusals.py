@@ -106,7 +106,7 @@ REFUSED = {
             "prompt": "a",
             "response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "no"}}},
         },
-        "structured_outputs",
+        "response_format",
         "Invalid type",
     ),
     "two forms": (

@@ -360,6 +360,45 @@ def test_a_client_that_leaves_frees_its_blocks(serving):
     assert serving.loaded.engine.stats.num_generated_tokens < 6 * 900
 
 
+def test_a_client_that_does_not_wait_for_a_whole_answer_frees_its_blocks(serving):
+    body = {"prompt": TEXTS, "max_tokens": 1000, "ignore_eos": True, "n": 4}
+    before = serving.loaded.engine.stats.num_generated_tokens
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{serving.base_url}/v1/completions", json=body, timeout=0.1)
+    assert_idle(serving.loaded)
+    assert serving.loaded.engine.stats.num_generated_tokens - before < 12 * 900
+
+
+def test_a_truncated_prompt_is_echoed_as_it_was_taken(client, direct):
+    tokenizer = direct.get_tokenizer()
+    tail = tokenizer.encode(TEXTS[2])[-3:]
+    (choice,) = client.completions.create(
+        model="tiny",
+        prompt=TEXTS[2],
+        echo=True,
+        max_tokens=0,
+        logprobs=0,
+        extra_body={"truncate_prompt_tokens": 3},
+    ).choices
+    assert choice.text == tokenizer.decode(tail)
+    assert len(choice.logprobs.tokens) == 3
+
+
+def test_special_tokens_of_a_prompt_of_ids_are_shown_and_an_answers_only_if_asked(client, direct):
+    end = direct.get_tokenizer().token_to_id("<|im_end|>")
+    bias = {str(end): 100.0}
+    for skips, wanted in [(True, "<|im_end|>"), (False, "<|im_end|>" * 4)]:
+        (choice,) = client.completions.create(
+            model="tiny",
+            prompt=[end],
+            echo=True,
+            max_tokens=3,
+            logit_bias=bias,
+            extra_body={"ignore_eos": True, "skip_special_tokens": skips},
+        ).choices
+        assert choice.text == wanted
+
+
 def test_a_model_without_a_tokenizer_takes_and_gives_token_ids(tiny_folder, tmp_path):
     (tmp_path / "config.json").write_bytes((tiny_folder / "config.json").read_bytes())
     with RunningServer(load_tiny(tmp_path)) as server:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
 from octavo.errors import OctavoError
+from octavo.server.completions.logprobs import MANY_TOKENS
 from octavo.server.errors import ApiError, api_error_of
 from octavo.server.event_stream import on_one_line, sse
 
@@ -29,7 +31,10 @@ async def completion_events(run: CompletionRun, head: dict[str, Any]) -> AsyncIt
     writer = _EventWriter(run, head)
     try:
         async for prompt_index, output in run:
-            events = writer.events(prompt_index, output)
+            if writer.is_large(prompt_index, output):
+                events = await asyncio.to_thread(writer.events, prompt_index, output)
+            else:
+                events = writer.events(prompt_index, output)
             if events:
                 yield events
         if run.task.has_usage:
@@ -53,21 +58,22 @@ class _EventWriter:
         self._usage = ',"usage":null' if run.task.has_usage else ""
         self._rest = f',"logprobs":null,"finish_reason":null,"stop_reason":null}}]{self._usage}}}'
 
+    def is_large(self, prompt_index: int, output: RequestOutput) -> bool:
+        """Whether the events of an output hold a long prompt's log-probabilities."""
+        task, rows = self._run.task, output.prompt_logprobs
+        if not task.echo or rows is None or len(rows) <= MANY_TOKENS:
+            return False
+        return prompt_index * task.num_choices not in self._writers
+
     def events(self, prompt_index: int, output: RequestOutput) -> bytes:
         """An event for each answer that there is news of."""
-        num_choices = self._run.task.num_choices
-        if self._run.task.is_scoring:
-            output.outputs *= num_choices
-        first_index = prompt_index * num_choices
-        events = [
-            self._event(
-                first_index + (position if self._run.task.is_scoring else answer.index),
-                prompt_index,
-                answer,
-                output,
-            )
-            for position, answer in enumerate(output.outputs)
-        ]
+        task = self._run.task
+        first = prompt_index * task.num_choices
+        if task.is_scoring:  # one answer stands for all
+            answers = list(enumerate(output.outputs * task.num_choices, first))
+        else:
+            answers = [(first + answer.index, answer) for answer in output.outputs]
+        events = [self._event(index, prompt_index, answer, output) for index, answer in answers]
         return "".join(events).encode("utf-8", "replace")
 
     def _event(

@@ -9,7 +9,10 @@ if TYPE_CHECKING:
     from octavo.outputs import Logprob
     from octavo.server.token_names import TokenNames
 
-__all__ = ["legacy_logprobs"]
+__all__ = ["MANY_TOKENS", "Entry", "legacy_logprobs"]
+
+MANY_TOKENS = 2000
+"""Log-probabilities of more tokens than this are written beside the event loop."""
 
 _LOWEST = -9999.0
 """Stands for minus infinity, which JSON does not have; OpenAI's and vLLM's."""

@@ -61,8 +61,10 @@ class CompletionRun:
         try:
             generation = await Generation.open(model.engine, request_id, requests)
         except ApiError as error:
-            if error.param is None and error.code == "context_length_exceeded":
+            if error.code == "context_length_exceeded":
                 error.param = "prompt"
+            elif error.param == "structured_outputs":
+                error.param = task.form_parameter
             raise
         shown = [
             shown_prompt(prompt, stream.prompt_token_ids, tokenizer, task)

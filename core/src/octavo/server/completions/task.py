@@ -35,6 +35,8 @@ class CompletionTask:
     """vLLM's list of the prompt's log-probabilities is wanted."""
     shows_token_ids: bool
     names_tokens_by_id: bool
+    form_parameter: str
+    """By which parameter the answer's form was asked for, if it was."""
     priority: int
     cache_salt: str | None
     has_usage: bool
@@ -75,6 +77,9 @@ def completion_task(
         has_prompt_logprobs=body.prompt_logprobs is not None,
         shows_token_ids=bool(body.return_token_ids),
         names_tokens_by_id=bool(body.return_tokens_as_token_ids),
+        form_parameter=(
+            "structured_outputs" if body.response_format is None else "response_format"
+        ),
         priority=body.priority or 0,
         cache_salt=body.cache_salt,
         has_usage=options is not None and bool(options.include_usage),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from octavo.server.chat_completions.prompt_logprobs import prompt_logprobs_object
+from octavo.server.completions.logprobs import MANY_TOKENS
 from octavo.server.output_queue import merge_deltas
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["whole_completion"]
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
-_MANY_ENTRIES = 2000  # log-probabilities of more tokens than this are written beside the loop
 
 
 async def whole_completion(run: CompletionRun, head: dict[str, Any]) -> bytes:
@@ -32,7 +32,7 @@ async def whole_completion(run: CompletionRun, head: dict[str, Any]) -> bytes:
 
     has_logprobs = run.task.num_logprobs is not None or run.task.has_prompt_logprobs
     num_tokens = run.usage()["total_tokens"]
-    is_large = has_logprobs and num_tokens > _MANY_ENTRIES
+    is_large = has_logprobs and num_tokens > MANY_TOKENS
     return await asyncio.to_thread(encode) if is_large else encode()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from octavo.config import EngineConfig
-from octavo.server.model_loading import check_chat_template, formats_of
+from octavo.server.model_loading import check_formats, formats_of
 
 if TYPE_CHECKING:
     from octavo.fit import FitReport
@@ -36,7 +36,7 @@ def _model_lines(plan: ModelPlan) -> Iterator[tuple[str, str]]:
     from octavo.plugins import load_plugins
     from octavo.policy import load_policy
 
-    check_chat_template(plan.chat_template)
+    check_formats(plan)
     policy = load_policy(plan.engine.plugins_file)
     resolution = resolve(plan.engine.device, plan.engine.backend, policy, load_plugins(policy))
     yield "served as", ", ".join(plan.names)

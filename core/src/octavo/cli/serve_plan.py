@@ -18,12 +18,12 @@ from octavo.server.config import ServerConfig
 from octavo.server.deployment import Deployment, ModelPlan
 from octavo.suggest import choices, did_you_mean
 
-__all__ = ["API_KEY_VARIABLE", "deployment_of"]
+__all__ = ["API_KEY_VARIABLE", "SERVER_FIELDS", "deployment_of"]
 
 API_KEY_VARIABLE = "OCTAVO_API_KEY"
 
 _KEY_OPTIONS = ("api_key", "api_key_file")
-_SERVER_FIELDS = {"allowed_origin": "allowed_origins", "page": "enable_page"}
+SERVER_FIELDS = {"allowed_origin": "allowed_origins", "page": "enable_page"}
 _PATHS = ("ssl_certfile", "ssl_keyfile")
 _TRUTH = {"true": True, "on": True, "yes": True, "false": False, "off": False, "no": False}
 _OPTION_OF_MODEL = re.compile(r"[a-z][a-z0-9_-]*=")
@@ -157,7 +157,7 @@ def _server_config(
             keys = _keys(source)
     values = {**file, **flags}
     options: dict[str, Any] = {
-        _SERVER_FIELDS.get(name, name): Path(value) if name in _PATHS else value
+        SERVER_FIELDS.get(name, name): Path(value) if name in _PATHS else value
         for name, value in values.items()
         if name not in _KEY_OPTIONS
     }

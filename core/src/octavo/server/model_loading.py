@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from octavo.server.deployment import ModelPlan
     from octavo.tokenizer import Tokenizer
 
-__all__ = ["check_chat_template", "close_models", "formats_of", "load_models"]
+__all__ = ["check_formats", "close_models", "formats_of", "load_models"]
 
 NONE = "none"
 
@@ -52,7 +52,7 @@ async def close_models(models: Sequence[ServedModel]) -> None:
 async def _load_model(plan: ModelPlan) -> ServedModel:
     from octavo.server.load import load_engine_client
 
-    check_chat_template(plan.chat_template)
+    check_formats(plan)
     engine = await load_engine_client(plan.engine, plan.placement)
     try:
         tool_calls, reasoning = formats_of(plan, engine.tokenizer)
@@ -93,16 +93,17 @@ def formats_of(
     return tool_calls, reasoning
 
 
-def check_chat_template(source: str | None) -> None:
-    """Raise UsageError for a chat template that is not Jinja."""
-    if source is None:
+def check_formats(plan: ModelPlan) -> None:
+    """Raise UsageError for a chat template or a parser that there is not, before a load."""
+    formats_of(plan, None)
+    if plan.chat_template is None:
         return
     from jinja2 import TemplateSyntaxError
 
     from octavo.tokenizer.template_sandbox import compile_template
 
     try:
-        compile_template(source)
+        compile_template(plan.chat_template)
     except TemplateSyntaxError as error:
         raise UsageError(
             f"The chat template is not valid Jinja: {error.message} (line {error.lineno})."

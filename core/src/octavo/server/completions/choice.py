@@ -92,7 +92,7 @@ class ChoiceWriter:
             "finish_reason": output.finish_reason,
             "stop_reason": output.stop_reason,
         }
-        if task.is_scoring:
+        if task.is_scoring and output.finish_reason != "abort":
             choice |= {"finish_reason": "length", "stop_reason": None}
         if task.shows_token_ids:
             choice["token_ids"] = [] if task.is_scoring else output.token_ids
@@ -109,9 +109,11 @@ class ChoiceWriter:
         entries: list[Entry] = []
         offsets: list[int] = []
         if begins and self._task.echo:
-            token_ids += self._prompt.token_ids
+            # Of a request that was ended early, the prompt may have been read in part.
+            num_read = len(prompt_logprobs)
+            token_ids += self._prompt.token_ids[:num_read]
             entries += prompt_logprobs
-            offsets += self._offsets.prompt(self._prompt.token_ids, self._prompt.text)
+            offsets += self._offsets.prompt(self._prompt.token_ids, self._prompt.text)[:num_read]
         elif begins:
             self._offsets.pass_over(self._prompt.token_ids)
         if not self._task.is_scoring:

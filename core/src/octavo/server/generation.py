@@ -88,6 +88,9 @@ class Generation:
     def _noted(self, index: int, output: RequestOutput) -> RequestOutput:
         self._timers[index].note_output(output)
         self._record.note_tokens(sum(len(answer.token_ids) for answer in output.outputs))
+        for answer in output.outputs:
+            if answer.finish_reason is not None:
+                self._record.finish_reasons.append(str(answer.finish_reason))
         return _without_error(output)
 
     async def _merged(self) -> AsyncIterator[tuple[int, RequestOutput]]:

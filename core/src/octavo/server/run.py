@@ -10,6 +10,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from octavo.server.config import ServerConfig
     from octavo.server.deployment import Deployment
     from octavo.server.served_model import ServedModels
+    from octavo.server.tracing import Tracing
 
 __all__ = ["run_server"]
 
@@ -49,13 +51,30 @@ def run_server(deployment: Deployment) -> int:
         if config.ssl_certfile is None
         else tls_context(config.ssl_certfile, config.ssl_keyfile)
     )
+    tracing = None if config.otlp_endpoint is None else _tracing_to(config.otlp_endpoint)
     with contextlib.closing(bind(config.host, config.port)) as bound:
+        opened = _Opened(bound, tls, tracing)
         loop_factory = uvicorn.Config("", log_config=None).get_loop_factory()
         with asyncio.Runner(loop_factory=loop_factory) as runner:
-            return runner.run(_run(deployment, bound, tls))
+            return runner.run(_run(deployment, opened))
 
 
-async def _run(deployment: Deployment, bound: socket.socket, tls: ssl.SSLContext | None) -> int:
+@dataclass(frozen=True)
+class _Opened:
+    """What is had before a model is loaded, so that it cannot be missing afterwards."""
+
+    bound: socket.socket
+    tls: ssl.SSLContext | None
+    tracing: Tracing | None
+
+
+def _tracing_to(endpoint: str) -> Tracing:
+    from octavo.server.tracing import tracing_to  # an extra: only where it is asked for
+
+    return tracing_to(endpoint)
+
+
+async def _run(deployment: Deployment, opened: _Opened) -> int:
     with StopSignals() as stop:
         loading = asyncio.ensure_future(load_models(deployment.models))
         models = await stop.unless_asked(loading)
@@ -63,9 +82,11 @@ async def _run(deployment: Deployment, bound: socket.socket, tls: ssl.SSLContext
             # A load cannot be broken off; what it holds goes with the process.
             os._exit(EXIT_INTERRUPTED)
         try:
-            await _serve(deployment, models, bound, tls, stop)
+            await _serve(deployment, models, opened, stop)
         finally:
             await _close(models, stop)
+        if opened.tracing is not None and not stop.is_urgent:
+            await asyncio.to_thread(opened.tracing.close)
         return EXIT_INTERRUPTED if stop.is_urgent else 0
 
 
@@ -86,15 +107,15 @@ async def _close(models: ServedModels, stop: StopSignals) -> None:
 async def _serve(
     deployment: Deployment,
     models: ServedModels,
-    bound: socket.socket,
-    tls: ssl.SSLContext | None,
+    opened: _Opened,
     stop: StopSignals,
 ) -> None:
     config = deployment.server
-    server = Server(config, models)
+    server = Server(config, models, tracing=opened.tracing)
+    bound = opened.bound
     web = _WebServer(uvicorn.Config(create_app(server), **_uvicorn_options(config)))
     web.config.load()
-    web.config.ssl = tls
+    web.config.ssl = opened.tls
     try:
         bound.listen(web.config.backlog)
     except OSError as error:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
     from octavo.server.config import ServerConfig
+    from octavo.server.tracing import Tracing
 
 __all__ = ["Server", "server_of"]
 
@@ -37,6 +38,8 @@ class Server:
     num_requests_in_flight: int = 0
     running_requests: RunningRequests = field(default_factory=RunningRequests)
     responses: ResponseStore = field(default_factory=ResponseStore)
+    tracing: Tracing | None = None
+    """Where a span is written for each request; None: nowhere."""
     metrics: Metrics = field(init=False)
 
     def __post_init__(self) -> None:

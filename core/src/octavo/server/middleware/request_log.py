@@ -23,6 +23,7 @@ from octavo.server.request_record import RequestRecord, recording
 
 if TYPE_CHECKING:
     from octavo.server.metrics import Metrics
+    from octavo.server.tracing import Tracing
 
 __all__ = ["RequestLog", "describe"]
 
@@ -36,10 +37,17 @@ _CLIENT_LEFT = 499  # before there was an answer; nginx's
 class RequestLog:
     """The outermost layer: names the request, keeps its record, counts it, writes its line."""
 
-    def __init__(self, app: App, metrics: Metrics, log_requests: bool = True) -> None:
+    def __init__(
+        self,
+        app: App,
+        metrics: Metrics,
+        log_requests: bool = True,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._log_requests = log_requests
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand the request on; whatever happens behind, it has an answer and a line."""
@@ -62,6 +70,8 @@ class RequestLog:
             self._metrics.note_http(route, record.method, record.status or _CLIENT_LEFT)
             if self._log_requests:
                 logger.info("%s", describe(record))
+            if self._tracing is not None:
+                self._tracing.write(scope, record)
 
 
 def request_id_of(scope: Scope) -> str:

@@ -45,6 +45,11 @@ def add_middleware(app: FastAPI, server: Server) -> None:
             allow_headers=["*"],
             expose_headers=list(_READABLE_HEADERS),
         )
-    app.add_middleware(RequestLog, metrics=server.metrics, log_requests=config.log_requests)
+    app.add_middleware(
+        RequestLog,
+        metrics=server.metrics,
+        log_requests=config.log_requests,
+        tracing=server.tracing,
+    )
     if config.root_path:
         app.add_middleware(RootPath, root_path=config.root_path)

@@ -2,6 +2,7 @@
 
     python benchmarks/engine_placement.py                  all workloads
     python benchmarks/engine_placement.py --only fake      steps that cost only Octavo's Python
+    python benchmarks/engine_placement.py --only busy      a front end that has other things to do
 
 Two servers of the same model are up, one of each placement, and take turns at answering 64 streams
 over HTTP; the ratio within a round is the figure to quote. Reported beside it: processor time of
@@ -11,16 +12,22 @@ all the server's processes per token, and when tokens arrive.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import sys
 import tempfile
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 
 from make_hf_model import GGUF_PATH
+from octavo import SamplingParams
+from octavo.config import EngineConfig
+from octavo.server.engine_client import EngineClient
+from octavo.server.load import load_engine_client
 from server_process import ServerProcess
 from serving import Load, alternate, octavo_server, run_streams, streams_work
 
@@ -108,6 +115,42 @@ def measure(workload: Workload, arguments: argparse.Namespace) -> list[dict[str,
     return [{name: turn.figures() for name, turn in round_.items()} for round_ in turns]
 
 
+async def steps_per_s(engine: EngineClient, body: str | None) -> float:
+    """Of 8 streams, while the event loop rests or reads ``body`` again and again."""
+    params = SamplingParams(temperature=0, max_tokens=900, ignore_eos=True)
+    streams = [await engine.submit(str(index), [index + 1], params) for index in range(8)]
+    before, start = (await engine.snapshot()).stats.num_steps, time.perf_counter()
+    while time.perf_counter() < start + 1.5:
+        if body is not None:
+            json.loads(body)
+        await asyncio.sleep(0 if body else 0.1)
+    num_steps = (await engine.snapshot()).stats.num_steps - before
+    rate = num_steps / (time.perf_counter() - start)
+    for stream in streams:
+        stream.close()
+    return rate
+
+
+async def measure_busy(arguments: argparse.Namespace) -> list[dict[str, dict[str, float]]]:
+    config = EngineConfig(
+        model=str(arguments.gguf),
+        device="fake",
+        load_format="dummy",
+        max_model_len=1024,
+        options={"compute": False, "latency_s": 0.005},
+        quiet=True,
+    )
+    body = json.dumps({"prompt": list(range(600_000))})
+    rounds: list[dict[str, dict[str, float]]] = [{} for _ in range(arguments.rounds)]
+    for placement in PLACEMENTS:
+        engine = await load_engine_client(config, placement)
+        for round_ in rounds:
+            at_rest, busy = await steps_per_s(engine, None), await steps_per_s(engine, body)
+            round_[placement] = {"at_rest": at_rest, "busy": busy, "percent": 100 * busy / at_rest}
+        await engine.close()
+    return rounds
+
+
 def report(rounds: list[dict[str, dict[str, float]]]) -> None:
     for placement in PLACEMENTS:
         parts = [
@@ -127,16 +170,20 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
-    parser.add_argument("--only", choices=WORKLOADS)
+    parser.add_argument("--only", choices=[*WORKLOADS, "busy"])
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores")
     parser.add_argument("--gguf", type=Path, default=GGUF_PATH)
     parser.add_argument("--log", type=Path, help="where the servers' output goes")
     parser.add_argument("--json", type=Path, help="write every figure there")
     arguments = parser.parse_args()
     results = {}
-    for name in [arguments.only] if arguments.only else WORKLOADS:
-        print(f"{name}: 64 streams, {WORKLOADS[name].summary}", flush=True)
-        results[name] = measure(WORKLOADS[name], arguments)
+    for name in [arguments.only] if arguments.only else [*WORKLOADS, "busy"]:
+        if name == "busy":
+            print("busy: steps a second of 8 streams, the event loop at rest or reading JSON")
+            results[name] = asyncio.run(measure_busy(arguments))
+        else:
+            print(f"{name}: 64 streams, {WORKLOADS[name].summary}", flush=True)
+            results[name] = measure(WORKLOADS[name], arguments)
         report(results[name])
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

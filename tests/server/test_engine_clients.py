@@ -26,6 +26,7 @@ from octavo.sampling_params import RequestOutputKind
 from octavo.server.engine_process import EngineProcess
 from octavo.server.load import load_engine_client
 from octavo.server.process_engine import ProcessEngine
+from octavo.server.thread_engine import ThreadEngine
 
 pytestmark = pytest.mark.anyio
 
@@ -298,6 +299,32 @@ async def test_what_cannot_be_loaded_says_why(tiny_folder, placement):
         await load_engine_client(config(tiny_folder / "absent"), placement)
     with pytest.raises(DeviceError, match="warp"):
         await load_engine_client(config(tiny_folder, device="warp", backend=None), placement)
+
+
+async def test_a_fault_of_octavo_itself_ends_requests_and_not_the_engine(loaded, monkeypatch):
+    client = ThreadEngine.from_loaded(loaded)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(loaded.engine.scheduler), "schedule", _broken)
+        outputs = await ask(client, "a", [1], LONG)
+    assert "This is a bug" in outputs[-1].error
+    assert len(joined(await ask(client, "b", [1], params(3, ignore_eos=True)))[0]) == 3
+    loaded.engine.scheduler.check_integrity()
+    await client.close()
+
+
+async def test_a_thread_that_dies_tells_everybody(loaded):
+    client = ThreadEngine.from_loaded(loaded)
+    stream = await client.submit("a", [1], LONG)
+    client._desk._loop.post(_broken)
+    with pytest.raises(BackendError, match=r"thread has died: ZeroDivisionError"):
+        await read(stream)
+    with pytest.raises(BackendError, match="died"):
+        await client.submit("late", [1], LONG)
+    await client.close()
+
+
+def _broken(*_args):
+    raise ZeroDivisionError
 
 
 async def test_a_killed_process_ends_all_streams_with_the_reason(tiny_folder):

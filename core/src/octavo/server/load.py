@@ -17,7 +17,13 @@ EnginePlacement: TypeAlias = Literal["thread", "process"]
 async def load_engine_client(
     config: EngineConfig, placement: EnginePlacement = "process"
 ) -> EngineClient:
-    """Load a model beside the event loop; raises an OctavoError that says what to do about it."""
+    """Load a model beside the event loop; raises an OctavoError that says what to do about it.
+
+    A process costs some 2 µs a token for the way over the socket. A thread shares the interpreter:
+    while the event loop reads a large body, renders a template or writes many events, the engine's
+    steps wait, and a server that was busy with JSON let it do a sixth of them. A fault in native
+    code takes the engine's process along and leaves a server that says so.
+    """
     if placement == "thread":
         from octavo.server.thread_engine import ThreadEngine
 

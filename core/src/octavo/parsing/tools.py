@@ -16,6 +16,8 @@ _NO_PARAMETERS: Mapping[str, Any] = {
     "additionalProperties": False,
 }
 
+_MAX_REFERENCES = 8  # one behind the other
+
 
 @dataclass(frozen=True)
 class ToolDefinition:
@@ -26,15 +28,46 @@ class ToolDefinition:
 
     @property
     def properties(self) -> Mapping[str, Any]:
-        """Schemas of the single arguments, as far as they are given by name."""
+        """Schemas of the single arguments, as far as they are given by name.
+
+        A reference is replaced by what it refers to, so that each schema tells its types.
+        """
         properties = self.parameters.get("properties")
-        return properties if isinstance(properties, Mapping) else {}
+        if not isinstance(properties, Mapping):
+            return {}
+        return {key: _resolved(schema, self.parameters) for key, schema in properties.items()}
 
     @property
     def required(self) -> frozenset[str]:
         """Names of the arguments that every call must have."""
         required = self.parameters.get("required")
         return frozenset(required) if isinstance(required, list | tuple) else frozenset()
+
+
+def _resolved(schema: Any, root: Mapping[str, Any], depth: int = 0) -> Any:
+    """A schema without references in itself or its alternatives; what it holds further in stays."""
+    if not isinstance(schema, Mapping) or depth == _MAX_REFERENCES:
+        return schema
+    target = _target(schema.get("$ref"), root)
+    if target is not None:
+        siblings = {key: value for key, value in schema.items() if key != "$ref"}
+        return _resolved({**target, **siblings}, root, depth + 1)
+    alternatives = {
+        key: [_resolved(choice, root, depth + 1) for choice in schema[key]]
+        for key in ("anyOf", "oneOf")
+        if isinstance(schema.get(key), list)
+    }
+    return {**schema, **alternatives} if alternatives else schema
+
+
+def _target(reference: Any, root: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What a reference such as "#/$defs/place" refers to; None if it leads nowhere."""
+    if not isinstance(reference, str) or not reference.startswith("#/"):
+        return None
+    found: Any = root
+    for step in reference[2:].split("/"):
+        found = found.get(step) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else None
 
 
 def tool_definitions(tools: Sequence[Mapping[str, Any]]) -> tuple[ToolDefinition, ...]:

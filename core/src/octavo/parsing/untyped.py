@@ -47,6 +47,9 @@ def _allowed_types(schema: Any) -> frozenset[str]:
         return frozenset()
     named = schema.get("type", ())
     types = {named} if isinstance(named, str) else {*named}
+    if not types:
+        values = schema.get("enum", [schema["const"]] if "const" in schema else ())
+        types = {name for value in values for name in _TYPE_NAMES.get(type(value), ())}
     for key in ("anyOf", "oneOf"):
         for choice in schema.get(key, ()):
             types |= _allowed_types(choice)

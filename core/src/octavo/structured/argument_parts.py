@@ -41,7 +41,7 @@ def _plain_values(argument: ArgumentShape, schema: Any) -> list[Part]:
                 for choice in schema[key]
                 for part in _plain_values(argument, {**shared, **choice})
             ]
-    types = schema.get("type", ["string"])
+    types = schema.get("type", ["string"])  # without a type, parsers take it for text
     types = [types] if isinstance(types, str) else list(types)
     parts: list[Part] = [_text(argument, schema)] if "string" in types else []
     others = [kind for kind in types if kind != "string"]

@@ -71,7 +71,7 @@ def blamed_on(error: ApiError, task: ChatTask) -> ApiError:
         if reason is not None:
             param = f"tools[{index}].function.parameters"
             return ApiError(f"Invalid schema for {param!r}: {reason}", param=param)
-    return ApiError(error.message, param="response_format", code=error.code)
+    return ApiError(error.message, param=task.form_param, code=error.code)
 
 
 def _fault(schema: Any) -> str | None:

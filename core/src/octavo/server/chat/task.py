@@ -30,6 +30,8 @@ class ChatTask:
     """As OpenAI has them: role, content (text or text parts), tool_calls, tool_call_id, …"""
     params: SamplingParams
     """``structured_outputs`` is what the content has to look like."""
+    form_param: str = "response_format"
+    """What the request calls the content's form, for errors."""
     tools: Sequence[Mapping[str, Any]] = ()
     """As OpenAI has them: {"type": "function", "function": {name, description, parameters}}."""
     tool_choice: ToolChoice = ToolChoice()
@@ -43,5 +45,7 @@ class ChatTask:
     chat_template: str | None = None
     documents: Sequence[Mapping[str, Any]] | None = None
     template_variables: Mapping[str, Any] = field(default_factory=dict)
+    max_prompt_tokens: int | None = None
+    """A longer prompt is refused, unless it is to be truncated; None: as the context allows."""
     priority: int = 0
     cache_salt: str | None = None

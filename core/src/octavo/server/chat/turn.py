@@ -113,6 +113,7 @@ class ChatTurn:
     async def open(cls, model: ServedModel, task: ChatTask, request_id: str) -> ChatTurn:
         """Render the prompt and queue the request; raises ApiError if it cannot be taken."""
         prompt = await chat_prompt(model, task)
+        _check_length(len(prompt.token_ids), task)
         params = replace(
             task.params,
             structured_outputs=forced_outputs(model, task, prompt.text),
@@ -150,6 +151,18 @@ class ChatTurn:
         if index not in self._readers:
             self._readers[index] = _AnswerReader(self.model, self.task, self.prompt)
         return self._readers[index]
+
+
+def _check_length(num_tokens: int, task: ChatTask) -> None:
+    limit, kept = task.max_prompt_tokens, task.params.truncate_prompt_tokens
+    if limit is None or num_tokens <= limit or (kept is not None and 0 < kept <= limit):
+        return
+    raise ApiError(
+        f"The prompt has {num_tokens} tokens; this server takes at most {limit} "
+        "(--max-prompt-tokens). Shorten the conversation.",
+        param="messages",
+        code="context_length_exceeded",
+    )
 
 
 def _kept_special_tokens(model: ServedModel, task: ChatTask) -> list[int]:

@@ -33,6 +33,7 @@ def chat_task(body: ChatRequest, defaults: SamplingParams, config: ServerConfig)
     return ChatTask(
         messages=template_messages(body.messages),
         params=_params(body, defaults, config),
+        form_param="structured_outputs" if body.structured_outputs else "response_format",
         tools=tools,
         tool_choice=choice,
         parallel_tool_calls=_is_parallel(body, choice),
@@ -43,6 +44,7 @@ def chat_task(body: ChatRequest, defaults: SamplingParams, config: ServerConfig)
         chat_template=body.chat_template,
         documents=body.documents,
         template_variables=_template_variables(body),
+        max_prompt_tokens=config.max_prompt_tokens,
         priority=body.priority or 0,
         cache_salt=body.cache_salt,
     )

@@ -6,11 +6,14 @@ import json
 
 import anthropic
 import httpx
+import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sdk_events import check_anthropic_event, check_message, read_events
 from tiny_serving import RunningServer, assert_idle, load_tiny
+
+from octavo.parsing import ParserRegistry
 
 HELLO = [{"role": "user", "content": "Hello"}]
 GREEDY = {"model": "tiny", "max_tokens": 12, "messages": HELLO, "temperature": 0}
@@ -19,7 +22,8 @@ LONG = {"type": "json_schema", "schema": {"type": "string", "minLength": 5000}}
 
 @pytest.fixture(scope="module")
 def server(tiny_folder):
-    with RunningServer(load_tiny(tiny_folder)) as running:
+    hermes = ParserRegistry().tool_call_format("hermes")
+    with RunningServer(load_tiny(tiny_folder), tool_calls=hermes) as running:
         yield running
 
 
@@ -145,6 +149,27 @@ def test_a_schema_holds_the_text_and_the_turn_ends(client):
     )
     assert json.loads(message.content[0].text) is True
     assert message.stop_reason == "end_turn"
+
+
+@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "add"}])
+def test_a_call_that_is_demanded_is_made_whatever_the_model_would_write(client, choice):
+    schema = {
+        "type": "object",
+        "properties": {"a": {"enum": [1, 2, 3]}, "kind": {"enum": ["x", "y"]}},
+        "required": ["a", "kind"],
+        "additionalProperties": False,
+    }
+    message = client.messages.create(
+        model="tiny",
+        max_tokens=400,
+        messages=HELLO,
+        tools=[{"name": name, "input_schema": schema} for name in ("add", "sub")],
+        tool_choice={**choice, "disable_parallel_tool_use": True},
+    )
+    check_message(message.to_dict())
+    assert message.stop_reason == "tool_use"
+    [call] = [block for block in message.content if block.type == "tool_use"]
+    jsonschema.validate(call.input, schema)
 
 
 def test_who_leaves_a_stream_ends_it(client, server):

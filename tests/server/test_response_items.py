@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import httpx2
 import openai
 import pytest
@@ -10,6 +12,7 @@ from sdk_events import check_openai_event, check_response
 from tiny_serving import app_over
 
 from octavo.parsing import ParserRegistry
+from octavo.server.config import ServerConfig
 
 pytestmark = pytest.mark.anyio
 
@@ -237,6 +240,43 @@ async def test_what_the_request_asks_for_reaches_the_engine(client, engine):
     assert params.structured_outputs is not None
     await client.responses.create(model="tiny", input="1?")
     assert engine.params[-1].max_tokens is None
+
+
+async def test_prompts_beyond_the_servers_limit_are_refused(engine, anyio_backend):
+    app = app_over(engine, ServerConfig(max_prompt_tokens=30))
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(app), base_url="http://127.0.0.1"
+    ) as http:
+        for text, status in (("a", 200), ("x y " * 50, 400)):
+            answer = await http.post("/v1/responses", json={"model": "tiny", "input": text})
+            assert answer.status_code == status, answer.text
+            message = {
+                "model": "tiny",
+                "max_tokens": 3,
+                "messages": [{"role": "user", "content": text}],
+            }
+            answer = await http.post("/v1/messages", json=message)
+            assert answer.status_code == status, answer.text
+    assert len(engine.prompts) == 2
+
+
+async def test_time_limits_hold_in_the_background(engine, anyio_backend):
+    engine.pause = asyncio.Event()
+    app = app_over(engine, ServerConfig(request_timeout_s=0.05))
+    server = app.state.octavo
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(app), base_url="http://127.0.0.1"
+    ) as http:
+        body = {"model": "tiny", "input": "?", "background": True}
+        made = (await http.post("/v1/responses", json=body)).json()
+        assert server.num_requests_in_flight == 1
+        await asyncio.wait({server.responses.get(made["id"]).task}, timeout=30)
+        await asyncio.sleep(0)
+        ended = (await http.get(f"/v1/responses/{made['id']}")).json()
+        check_response(ended)
+        assert (ended["status"], ended["error"]["code"]) == ("failed", "server_error")
+        assert server.num_requests_in_flight == 0
+        assert engine.streams[-1].is_closed
 
 
 async def test_only_some_functions_may_be_allowed(client, engine):

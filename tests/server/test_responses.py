@@ -6,6 +6,7 @@ import json
 import time
 
 import httpx
+import jsonschema
 import openai
 import pydantic
 import pytest
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 from sdk_events import check_openai_event, check_response, read_events
 from tiny_serving import RunningServer, assert_idle, load_tiny
 
+from octavo.parsing import ParserRegistry
+
 GREEDY = {"model": "tiny", "temperature": 0, "max_output_tokens": 12}
 LONG = {"model": "tiny", "max_output_tokens": 900, "extra_body": {"ignore_eos": True}}
 ENDLESS = {"model": "tiny", "input": "Go on", "max_output_tokens": 900, "ignore_eos": True}
@@ -21,7 +24,8 @@ ENDLESS = {"model": "tiny", "input": "Go on", "max_output_tokens": 900, "ignore_
 
 @pytest.fixture(scope="module")
 def server(tiny_folder):
-    with RunningServer(load_tiny(tiny_folder)) as running:
+    hermes = ParserRegistry().tool_call_format("hermes")
+    with RunningServer(load_tiny(tiny_folder), tool_calls=hermes) as running:
         yield running
 
 
@@ -110,6 +114,40 @@ def test_the_clients_own_stream_helper_adds_up_what_it_reads(client):
     assert kinds[-1] == "response.completed"
     assert final.output_text.strip() == "true"
     assert final.completed_at is not None
+
+
+ADD = {
+    "type": "object",
+    "properties": {"a": {"enum": [1, 2, 3]}, "kind": {"enum": ["x", "y"]}},
+    "required": ["a", "kind"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "add"}])
+def test_a_call_that_is_demanded_is_made_whatever_the_model_would_write(client, plain, choice):
+    tools = [
+        {"type": "function", "name": name, "parameters": ADD, "strict": True}
+        for name in ("add", "sub")
+    ]
+    body = {"model": "tiny", "input": "?", "tools": tools, "tool_choice": choice, "seed": 3}
+    body["parallel_tool_calls"] = False
+    whole = plain.post("/responses", json=body).json()
+    check_response(whole)
+    [call] = [item for item in whole["output"] if item["type"] == "function_call"]
+    jsonschema.validate(json.loads(call["arguments"]), ADD)
+    assert call["name"] in (("add",) if choice != "required" else ("add", "sub"))
+    assert whole["status"] == "completed"
+    last = events_of(plain, **body)[-1]["response"]
+    [streamed] = [item for item in last["output"] if item["type"] == "function_call"]
+    assert (streamed["name"], streamed["arguments"]) == (call["name"], call["arguments"])
+    found = client.responses.create(
+        model="tiny",
+        input=[{"type": "function_call_output", "call_id": call["call_id"], "output": "4"}],
+        previous_response_id=whole["id"],
+        max_output_tokens=3,
+    )
+    assert found.output_text
 
 
 def without_space(server):
@@ -312,6 +350,20 @@ def test_who_leaves_a_whole_response_ends_it(plain, server):
         ),
         ({"input": [{"role": "user"}]}, 400, "input[0].content"),
         ({"input": "word " * 2000}, 400, None),
+        (
+            {"input": "a", "text": {"format": {"type": "json_schema", "schema": {"type": "x"}}}},
+            400,
+            "text.format",
+        ),
+        (
+            {
+                "input": "a",
+                "tools": [{"type": "function", "name": "f", "parameters": {"type": "x"}}],
+                "tool_choice": "required",
+            },
+            400,
+            "tools[0].parameters",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name(plain, body, status, param):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from octavo.server.chat import ChatTask, ToolChoice
@@ -13,6 +14,7 @@ from octavo.suggest import choices, did_you_mean
 
 if TYPE_CHECKING:
     from octavo.sampling_params import SamplingParams
+    from octavo.server.config import ServerConfig
     from octavo.server.protocol.messages import CountTokensRequest, MessageRequest
 
 __all__ = ["counted_task", "message_task"]
@@ -20,7 +22,7 @@ __all__ = ["counted_task", "message_task"]
 _KINDS = {"auto": "auto", "any": "required", "none": "none"}
 
 
-def message_task(body: MessageRequest, defaults: SamplingParams) -> ChatTask:
+def message_task(body: MessageRequest, defaults: SamplingParams, config: ServerConfig) -> ChatTask:
     """What a request asks for; ``defaults`` are the model's. Raises ApiError."""
     budget = body.thinking.budget_tokens if body.thinking is not None else None
     if budget is not None and budget >= body.max_tokens:
@@ -34,15 +36,19 @@ def message_task(body: MessageRequest, defaults: SamplingParams) -> ChatTask:
     params = SamplingFields(**given, stop=body.stop_sequences).sampling_params(
         defaults, max_tokens=body.max_tokens, structured_outputs=_form(body)
     )
-    return _task(body, params, streams_arguments=bool(body.stream))
+    return replace(
+        _task(body, params),
+        streams_arguments=bool(body.stream),
+        max_prompt_tokens=config.max_prompt_tokens,
+    )
 
 
 def counted_task(body: CountTokensRequest, defaults: SamplingParams) -> ChatTask:
     """The same without an answer, for its prompt alone."""
-    return _task(body, defaults, streams_arguments=False)
+    return _task(body, defaults)
 
 
-def _task(body: CountTokensRequest, params: SamplingParams, *, streams_arguments: bool) -> ChatTask:
+def _task(body: CountTokensRequest, params: SamplingParams) -> ChatTask:
     messages = chat_messages(body)
     goes_on = messages[-1]["role"] == "assistant"
     if goes_on and (messages[-1].keys() != {"role", "content"} or not messages[-1]["content"]):
@@ -55,10 +61,10 @@ def _task(body: CountTokensRequest, params: SamplingParams, *, streams_arguments
     return ChatTask(
         messages=messages,
         params=params,
+        form_param="output_config.format",
         tools=_tools(body),
         tool_choice=_tool_choice(body),
         parallel_tool_calls=not (choice is not None and choice.disable_parallel_tool_use),
-        streams_arguments=streams_arguments,
         add_generation_prompt=not goes_on,
         continue_final_message=goes_on,
         template_variables=_template_variables(body),

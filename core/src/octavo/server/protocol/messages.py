@@ -143,4 +143,4 @@ class MessageRequest(CountTokensRequest):
     top_p: float | None = None
     top_k: int | None = None
     metadata: Metadata | None = None
-    service_tier: Literal["auto", "standard_only"] | None = None
+    service_tier: str | None = Field(None, description=_WITHOUT_EFFECT)

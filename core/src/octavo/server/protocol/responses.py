@@ -90,7 +90,7 @@ class TextOptions(StrictBody):
     """Options of the answer's text."""
 
     format: TextFormat | None = None
-    verbosity: Literal["medium"] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = Field(None, description=_WITHOUT_EFFECT)
 
 
 class ReasoningOptions(StrictBody):
@@ -166,7 +166,7 @@ class ResponseRequest(StrictBody):
     prompt: Any = Field(None, description="Refused.")
 
     max_tool_calls: int | None = Field(None, description="Without effect: of tools run here.")
-    service_tier: Literal["auto", "default"] | None = None
+    service_tier: str | None = Field(None, description=_WITHOUT_EFFECT)
     user: str | None = Field(None, description=_WITHOUT_EFFECT)
     safety_identifier: str | None = Field(None, description=_WITHOUT_EFFECT)
     prompt_cache_key: str | None = Field(None, description=_WITHOUT_EFFECT)

@@ -53,7 +53,10 @@ async def _make(server: Server, stored: StoredResponse, run: ResponseRun) -> Non
             finally:
                 limits.discard(limit)
     except TimeoutError:
-        _fail(stored, run, "The response took longer than this server allows, and was ended.")
+        reason = "This server is shutting down."
+        if not server.is_draining:
+            reason = "The response took longer than this server allows, and was ended."
+        _fail(stored, run, reason)
     except Exception:
         logger.exception("the response %s failed in the server itself", stored.id)
         _fail(stored, run, "The server failed at this response; its log says why.")

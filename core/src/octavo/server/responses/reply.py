@@ -65,7 +65,10 @@ def new_response(
         "service_tier": "default",
         "store": body.store is not False,
         "temperature": params.temperature,
-        "text": {"format": _format(body), "verbosity": "medium"},
+        "text": {
+            "format": _format(body),
+            "verbosity": (body.text and body.text.verbosity) or "medium",
+        },
         "tool_choice": _tool_choice(body),
         "tools": [_tool(tool) for tool in body.functions],
         "top_logprobs": body.top_logprobs or 0,

@@ -14,6 +14,7 @@ from octavo.suggest import choices, did_you_mean
 
 if TYPE_CHECKING:
     from octavo.sampling_params import SamplingParams
+    from octavo.server.config import ServerConfig
     from octavo.server.protocol.responses import ResponseRequest
     from octavo.server.responses.items import Item
 
@@ -28,6 +29,7 @@ _REFUSED = {
 def response_task(
     body: ResponseRequest,
     defaults: SamplingParams,
+    config: ServerConfig,
     earlier: Sequence[Item],
     given: Sequence[Item],
 ) -> ChatTask:
@@ -39,11 +41,13 @@ def response_task(
     return ChatTask(
         messages=conversation_messages(body.instructions, earlier, given),
         params=_params(body, defaults),
+        form_param="text.format",
         tools=_tools(body),
         tool_choice=_tool_choice(body),
         parallel_tool_calls=body.parallel_tool_calls is not False,
         streams_arguments=bool(body.stream),
         template_variables=_template_variables(body),
+        max_prompt_tokens=config.max_prompt_tokens,
         priority=body.priority or 0,
         cache_salt=body.cache_salt,
     )

@@ -27,8 +27,9 @@ router = APIRouter(prefix="/v1/messages", tags=["messages"])
 @router.post("", response_model=None)
 async def create_message(body: MessageRequest, request: Request) -> Any:
     """Answer a conversation, whole or as a stream of server-sent events."""
-    model = server_of(request).model_for(body.model)
-    task = message_task(body, model.engine.info.default_sampling_params)
+    server = server_of(request)
+    model = server.model_for(body.model)
+    task = message_task(body, model.engine.info.default_sampling_params, server.config)
     if not body.stream:
         return JSONResponse(await until_disconnect(request, _whole(model, task, body)))
     run = await _open(model, task, body)

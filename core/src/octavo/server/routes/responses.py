@@ -45,14 +45,15 @@ async def create_response(body: ResponseRequest, request: Request) -> Any:
     server = server_of(request)
     model = server.model_for(body.model)
     earlier, given = _conversation(server, body)
-    task = response_task(body, model.engine.info.default_sampling_params, earlier, given)
+    defaults = model.engine.info.default_sampling_params
+    task = response_task(body, defaults, server.config, earlier, given)
     response = new_response(body, task, new_id("resp"), model.name)
     stored = StoredResponse(response, earlier, given)
     form = ReplyForm.of(body)
     if not (body.stream or body.background):
         made = _whole(server, model, task, stored, form)
         return JSONResponse(await until_disconnect(request, made))
-    run = ResponseRun(await ChatTurn.open(model, task, stored.id), response, form)
+    run = ResponseRun(await _open(model, task, stored.id), response, form)
     if response["store"]:
         server.responses.put(stored)
     if not body.background:
@@ -69,7 +70,8 @@ async def count_input_tokens(body: ResponseRequest, request: Request) -> Any:
     server = server_of(request)
     model = server.model_for(body.model)
     earlier, given = _conversation(server, body)
-    task = response_task(body, model.engine.info.default_sampling_params, earlier, given)
+    defaults = model.engine.info.default_sampling_params
+    task = response_task(body, defaults, server.config, earlier, given)
     prompt = await chat_prompt(model, task)
     return {"object": "response.input_tokens", "input_tokens": len(prompt.token_ids)}
 
@@ -162,11 +164,31 @@ def _conversation(server: Server, body: ResponseRequest) -> Conversation:
     return earlier, tuple(input_items(body, server.responses.item))
 
 
+async def _open(model: ServedModel, task: ChatTask, response_id: str) -> ChatTurn:
+    """Queue the request; what is wrong is told in this interface's names."""
+    try:
+        return await ChatTurn.open(model, task, response_id)
+    except ApiError as error:
+        for theirs, ours in _PARAMS.items():
+            if error.param is not None and error.param.endswith(theirs):
+                param = error.param.removesuffix(theirs) + ours
+                error.message = error.message.replace(repr(error.param), repr(param))
+                error.param = param
+        raise
+
+
+_PARAMS = {
+    "messages": "input",
+    ".function.parameters": ".parameters",
+}
+"""Parameters of chat completions, and what they are called here."""
+
+
 async def _whole(
     server: Server, model: ServedModel, task: ChatTask, stored: StoredResponse, form: ReplyForm
 ) -> dict[str, Any]:
     """The response once it has ended; kept only then, as nobody knows its id before."""
-    run = ResponseRun(await ChatTurn.open(model, task, stored.id), stored.response, form)
+    run = ResponseRun(await _open(model, task, stored.id), stored.response, form)
     try:
         async for _ in run.events():
             pass

@@ -207,11 +207,25 @@ def get(serving):
         yield client.get
 
 
+@pytest.fixture
+def slow_steps(loaded, monkeypatch):
+    """Steps of at least 20 ms, so that what runs still does when it is looked at."""
+    step = loaded.engine.step
+
+    def slow_step():
+        time.sleep(0.02)
+        return step()
+
+    monkeypatch.setattr(loaded.engine, "step", slow_step)
+
+
+@pytest.mark.usefixtures("slow_steps")
 def test_load_and_view_while_a_request_runs(serving, get):
     """The view is taken between two steps: blocks of 16 tokens, and the request that holds them."""
     assert get("/load").json()["server_load"] == 0
     with streamed(serving, 900) as response:
-        next(response.iter_lines())
+        lines = response.iter_lines()  # kept: the stream is closed with it
+        next(lines)
         load, view = get("/load").json(), get("/engine/state?model=tiny").json()
     assert load["server_load"] == 1
     assert load["models"]["tiny"]["num_running"] == 1

@@ -226,7 +226,7 @@ async def test_an_unknown_model_is_not_found(http, path):
 
 
 async def test_others_are_served_while_a_long_text_is_tokenized(http, backend):
-    text = "Zwölf Boxkämpfer jagen Viktor. " * 20_000
+    text = "Zwölf Boxkämpfer jagen Viktor. " * 4_000
     long = asyncio.create_task(tokenize(http, prompt=text))
     await asyncio.sleep(0.001)
     num_answers = 0

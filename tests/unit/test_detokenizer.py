@@ -10,6 +10,13 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer as Backend
+
+from octavo.loading.tokenizer_source import TokenizerSource
+from octavo.tokenizer import IncrementalDetokenizer, Tokenizer, load_tokenizer
+from octavo.tokenizer.fast import FastTokenizer
+from octavo.tokenizer.pieces import byte_level_alphabet
 from tiny_tokenizers import (
     TEXTS,
     llama_like,
@@ -18,13 +25,6 @@ from tiny_tokenizers import (
     train_sentencepiece,
     train_unigram,
 )
-from tokenizers import AddedToken, decoders, models, pre_tokenizers
-from tokenizers import Tokenizer as Backend
-
-from octavo.loading.tokenizer_source import TokenizerSource
-from octavo.tokenizer import IncrementalDetokenizer, Tokenizer, load_tokenizer
-from octavo.tokenizer.fast import FastTokenizer
-from octavo.tokenizer.pieces import byte_level_alphabet
 
 PROCESSOR = train_sentencepiece()
 BACKENDS = {
@@ -229,3 +229,16 @@ def count_calls(function) -> int:
     finally:
         sys.setprofile(None)
     return calls
+
+
+@pytest.mark.parametrize("make", [train_byte_level, word_pieces])
+def test_special_tokens_are_left_out_but_for_the_kept_ones(make):
+    made = make()
+    tokenizer = made if isinstance(made, FastTokenizer) else FastTokenizer(made, special_tokens={})
+    kept, *left_out = sorted(tokenizer.special_ids)
+    word = min(set(range(tokenizer.vocab_size)) - tokenizer.special_ids)
+    ids = [kept, word, *left_out, kept]
+    pushed = stream(tokenizer, ids, kept_special_tokens=[kept])
+    without = [token_id for token_id in ids if token_id not in left_out]
+    assert "".join(pushed) == tokenizer.decode(without, skip_special_tokens=False)
+    assert "".join(stream(tokenizer, ids)) == tokenizer.decode([word])

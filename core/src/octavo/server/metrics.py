@@ -57,7 +57,9 @@ class Metrics:
             return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
         # Every name here is one of the plain kind. Yet with its own choice of escaping the library
         # writes the colon of a sample's name, though not of its family's, as an underscore.
-        text = openmetrics.generate_latest(self.registry, escaping=openmetrics.ALLOWUTF8)
+        text: bytes = openmetrics.generate_latest(  # type: ignore[no-untyped-call]
+            self.registry, escaping=openmetrics.ALLOWUTF8
+        )
         return text, openmetrics.CONTENT_TYPE_LATEST
 
 

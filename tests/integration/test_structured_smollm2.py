@@ -99,5 +99,5 @@ def test_streams_and_the_asynchronous_engine_give_the_same(llm):
         assert await asyncio.gather(one(), one()) == [expected] * 2
 
     asyncio.run(main())
-    serving._commands.put(None)  # the model is the fixture's to close
+    serving._loop.stop()  # the model is the fixture's to close
     serving._thread.join()

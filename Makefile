@@ -6,6 +6,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+# Processes that share the tests, file by file; auto: one for each core.
+WORKERS ?= auto
 
 VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
@@ -35,7 +37,7 @@ serve: $(VENV)/serve.stamp ## Fetch SmolLM2-135M and serve it at http://127.0.0.
 	$(BIN)/octavo serve $(MODEL) --device cpu $(ARGS)
 
 test: $(VENV)/test.stamp ## Run all tests but the slow ones
-	OCTAVO_TEST_REQUIRES="$(ORACLES)" $(BIN)/python -m pytest $(ARGS)
+	OCTAVO_TEST_REQUIRES="$(ORACLES)" $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-all: $(VENV)/test.stamp $(CLIENT_STAMPS) browser-deps ## Run all tests, the slow ones and all clients too
 	OCTAVO_TEST_REQUIRES="$(ORACLES)" OCTAVO_TEST_CLIENTS="$(CLIENTS)" OCTAVO_TEST_BROWSER=1 \

@@ -8,7 +8,7 @@ import { RequestTable } from "./request_table.js";
 import { drawSparkline } from "./sparkline.js";
 
 const LEGEND = [
-  ["used", "in use, coloured by request"],
+  ["used", "in use, by request"],
   ["shared", "shared prefix"],
   ["cached", "cached, free"],
   ["unused", "unused"],
@@ -140,5 +140,6 @@ function rate(value) {
 
 function percent(share) {
   const value = 100 * share;
+  if (value > 0 && value < 0.1) return "< 0.1 %";
   return `${value > 0 && value < 10 ? value.toFixed(1) : Math.round(value)} %`;
 }

@@ -128,9 +128,10 @@ function openList(open, indent, mark) {
   open.push({ indent, list });
 }
 
+// All repetitions have bounds: nothing that a model writes may take long to read.
 const INLINE = new RegExp(
   [
-    "(?<ticks>`+)(?<code>[^`]|[^`][\\s\\S]*?[^`])\\k<ticks>(?!`)",
+    "(?<!`)(?<ticks>`{1,3})(?!`)(?<code>[\\s\\S]{1,2000}?)(?<!`)\\k<ticks>(?!`)",
     "\\[(?<label>[^\\][\\n]{1,300})\\]\\((?<address>https?:\\/\\/[^\\s()<>]{1,2000})\\)",
     "(?<bare>https?:\\/\\/[^\\s<>()\\[\\]\"'`*]{1,2000}[^\\s<>()\\[\\]\"'`*.,;:!?])",
     "\\*\\*(?<strong>(?=\\S)[^\\n]{0,2000}?[^\\s*])\\*\\*",

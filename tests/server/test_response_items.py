@@ -297,3 +297,10 @@ async def test_only_some_functions_may_be_allowed(client, engine):
         await client.responses.create(
             model="tiny", input="1?", tools=[TOOL], tool_choice={"type": "function", "name": "mul"}
         )
+
+
+async def test_a_call_that_breaks_off_is_text_in_a_whole_answer(client, engine):
+    engine.text, engine.finish_reason = CALL[:-25], "length"
+    made = await client.responses.create(model="tiny", input="1?", tools=[TOOL])
+    assert (made.status, made.output_text) == ("incomplete", CALL[:-25])
+    assert made.output[0].status == "incomplete"

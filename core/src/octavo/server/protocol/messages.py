@@ -125,6 +125,9 @@ class CountTokensRequest(StrictBody):
         None, description="The older place of output_config.format."
     )
     cache_control: Any = Field(None, description=_CACHED_ANYWAY)
+    context_management: dict[str, Any] | None = Field(
+        None, description="Without effect: nothing is cleared from the conversation."
+    )
     speed: Literal["standard"] | None = None
 
     @property

@@ -11,12 +11,17 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-__all__ = ["ClientGone", "EventStream", "on_one_line", "sse", "until_disconnect"]
+__all__ = ["EVENT_STREAM", "ClientGone", "EventStream", "on_one_line", "sse", "until_disconnect"]
 
 Result = TypeVar("Result")
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+EVENT_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
+"""What a route that may answer with a stream says of it in the OpenAPI document."""
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 # Characters that JSON leaves as they are and that many clients take for the end of a line.

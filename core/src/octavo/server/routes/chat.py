@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 
 from octavo.server.chat import ChatTurn
 from octavo.server.chat_completions import ReplyForm, chat_task, stream_chunks, whole_answer
-from octavo.server.event_stream import EventStream, until_disconnect
+from octavo.server.event_stream import EVENT_STREAM, EventStream, until_disconnect
 from octavo.server.protocol.chat import ChatRequest
 from octavo.server.state import server_of
 
@@ -19,7 +19,7 @@ __all__ = ["router"]
 router = APIRouter(tags=["chat"])
 
 
-@router.post("/v1/chat/completions", response_model=None)
+@router.post("/v1/chat/completions", response_model=None, responses=EVENT_STREAM)
 async def create_chat_completion(body: ChatRequest, request: Request) -> Any:
     """Answer a conversation, whole or as a stream of server-sent events."""
     server = server_of(request)

@@ -13,7 +13,7 @@ from octavo.server.completions.prompts import check_lengths, read_prompts
 from octavo.server.completions.run import CompletionRun
 from octavo.server.completions.task import completion_task
 from octavo.server.completions.whole import whole_completion
-from octavo.server.event_stream import EventStream, until_disconnect
+from octavo.server.event_stream import EVENT_STREAM, EventStream, until_disconnect
 from octavo.server.protocol.completions import CompletionRequest, completion_object
 from octavo.server.state import server_of
 
@@ -22,7 +22,7 @@ __all__ = ["router"]
 router = APIRouter(tags=["completions"])
 
 
-@router.post("/v1/completions", response_model=None)
+@router.post("/v1/completions", response_model=None, responses=EVENT_STREAM)
 async def create_completion(body: CompletionRequest, request: Request) -> Any:
     """Go on from a prompt or from many, whole or as a stream of server-sent events."""
     server = server_of(request)

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 
 from octavo.server.chat import ChatTask, ChatTurn
 from octavo.server.chat.prompt import chat_prompt
-from octavo.server.event_stream import EventStream, sse, until_disconnect
+from octavo.server.event_stream import EVENT_STREAM, EventStream, sse, until_disconnect
 from octavo.server.messages import MessageRun, counted_task, message_task
 from octavo.server.protocol.messages import CountTokensRequest, MessageRequest
 from octavo.server.responses import new_id
@@ -24,7 +24,7 @@ __all__ = ["router"]
 router = APIRouter(prefix="/v1/messages", tags=["messages"])
 
 
-@router.post("", response_model=None)
+@router.post("", response_model=None, responses=EVENT_STREAM)
 async def create_message(body: MessageRequest, request: Request) -> Any:
     """Answer a conversation, whole or as a stream of server-sent events."""
     server = server_of(request)

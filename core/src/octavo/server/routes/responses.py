@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 from octavo.server.chat import ChatTask, ChatTurn
 from octavo.server.chat.prompt import chat_prompt
 from octavo.server.errors import ApiError
-from octavo.server.event_stream import EventStream, sse, until_disconnect
+from octavo.server.event_stream import EVENT_STREAM, EventStream, sse, until_disconnect
 from octavo.server.protocol.responses import ResponseRequest
 from octavo.server.responses import (
     ReplyForm,
@@ -39,7 +39,7 @@ _USABLE = ("completed", "incomplete")
 Conversation = tuple[tuple["Item", ...], tuple["Item", ...]]
 
 
-@router.post("", response_model=None)
+@router.post("", response_model=None, responses=EVENT_STREAM)
 async def create_response(body: ResponseRequest, request: Request) -> Any:
     """Make a response: whole, as a stream of events, or in the background."""
     server = server_of(request)
@@ -76,7 +76,7 @@ async def count_input_tokens(body: ResponseRequest, request: Request) -> Any:
     return {"object": "response.input_tokens", "input_tokens": len(prompt.token_ids)}
 
 
-@router.get("/{response_id}", response_model=None)
+@router.get("/{response_id}", response_model=None, responses=EVENT_STREAM)
 async def retrieve_response(
     response_id: str,
     request: Request,

@@ -76,7 +76,8 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     """The same, times how often the token is in the output; -2 to 2."""
     repetition_penalty: float = 1.0
-    """Divides positive and multiplies negative logits of tokens in prompt and output; > 0."""
+    """Divides positive and multiplies negative logits of tokens in prompt and output; 1e-6 to 1e6,
+    beyond which float32 logits would overflow."""
     temperature: float = 1.0
     """0 is greedy; at most 2."""
     top_p: float = 1.0
@@ -184,7 +185,7 @@ class SamplingParams:
     def _check_numbers(self) -> None:
         self._set("presence_penalty", checked_float, low=-2.0, high=2.0)
         self._set("frequency_penalty", checked_float, low=-2.0, high=2.0)
-        self._set("repetition_penalty", checked_float, above=0.0)
+        self._set("repetition_penalty", checked_float, low=1e-6, high=1e6)
         self._set("temperature", checked_float, low=0.0, high=2.0)
         self._set("top_p", checked_float, above=0.0, high=1.0)
         self._set("min_p", checked_float, low=0.0, high=1.0)

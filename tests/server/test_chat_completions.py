@@ -252,7 +252,7 @@ NAMES = [
 ]  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.dictionaries(st.sampled_from(NAMES), JSON_VALUES, max_size=4))
 def test_no_body_is_a_fault_of_the_server(serving, body):
     assert post(serving, **body).status_code < 500

@@ -8,12 +8,12 @@ from typing import Any
 
 from octavo.errors import UsageError
 from octavo.parsing import ArgumentShape
+from octavo.structured.limits import TIDY_SPACE
 from octavo.structured.params import StructuredOutputs
 from octavo.structured.parts import ExactText, Formed, InOrder, OneOf, Part, TextValue
 
 __all__ = ["argument_value"]
 
-_SPACE = r"( |\n[ \t]{0,20})?"
 _ANYTHING = r"(.|\n)*"
 _ALTERNATIVES = ("anyOf", "oneOf")
 _UNKNOWN_OF_TEXT = ("allOf", "not", "if", "$ref", "$dynamicRef")
@@ -81,4 +81,4 @@ def _whole(pattern: str) -> str:
 
 def _json(schema: Any) -> Part:
     form = schema if isinstance(schema, Mapping) else {} if schema is not False else {"not": {}}
-    return Formed(StructuredOutputs(json=form, whitespace_pattern=_SPACE))
+    return Formed(StructuredOutputs(json=form, whitespace_pattern=TIDY_SPACE))

@@ -7,6 +7,7 @@ from typing import Any
 
 from octavo.parsing import ArgumentShape, CallShape, ToolGrammar
 from octavo.structured.argument_parts import argument_value
+from octavo.structured.limits import TIDY_SPACE
 from octavo.structured.params import StructuredOutputs
 from octavo.structured.parts import (
     AnyText,
@@ -22,8 +23,6 @@ from octavo.structured.parts import (
 __all__ = ["calls_part", "text_with_calls"]
 
 _MAX_CALLS = 128  # of an answer; what parsers read
-_SPACE = r"( |\n[ \t]{0,20})?"
-"""Between the tokens of arguments: any amount is JSON too, and some models never stop."""
 _OPEN_KEYS = ("additionalProperties", "patternProperties", "unevaluatedProperties", "$ref")
 _COMBINING_KEYS = ("allOf", "anyOf", "oneOf", "if", "not", "propertyNames")
 
@@ -98,7 +97,7 @@ def _call(shape: CallShape, begin: str) -> Part:
 
 def json_form(schema: Mapping[str, Any]) -> StructuredOutputs:
     """JSON by a schema, with a bounded amount of white space."""
-    return StructuredOutputs(json=schema, whitespace_pattern=_SPACE)
+    return StructuredOutputs(json=schema, whitespace_pattern=TIDY_SPACE)
 
 
 def _arguments_schema(schema: Mapping[str, Any]) -> Mapping[str, Any]:

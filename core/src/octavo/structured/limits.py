@@ -9,7 +9,12 @@ __all__ = [
     "MAX_LEXER_STATES",
     "MAX_REGEX_LENGTH",
     "MAX_TEXT_BYTES",
+    "TIDY_SPACE",
 ]
+
+TIDY_SPACE = r"( |\n[ \t]{0,20})?"
+"""White space between the tokens of JSON: as people and programs write it, with an indentation.
+JSON allows any amount, and some models never stop."""
 
 MAX_TEXT_BYTES = 256 * 1024
 """Of a schema, a grammar, a structural tag or all choices together. Compiling holds up every other

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from octavo.server.errors import ApiError
+from octavo.structured.limits import TIDY_SPACE
 
 if TYPE_CHECKING:
     from octavo.server.protocol.chat import ChatRequest, ResponseFormat
@@ -33,7 +34,8 @@ def _form(wanted: ResponseFormat) -> dict[str, Any] | None:
         case "text":
             return None
         case "json_object":
-            return {"json_object": True} if wanted.schema_ is None else {"json": wanted.schema_}
+            form = {"json_object": True} if wanted.schema_ is None else {"json": wanted.schema_}
+            return {**form, "whitespace_pattern": TIDY_SPACE}
         case "json_schema":
             if wanted.json_schema is None or wanted.json_schema.schema_ is None:
                 raise ApiError(
@@ -41,7 +43,7 @@ def _form(wanted: ResponseFormat) -> dict[str, Any] | None:
                     param="response_format.json_schema.schema",
                     code="missing_required_parameter",
                 )
-            return {"json": wanted.json_schema.schema_}
+            return {"json": wanted.json_schema.schema_, "whitespace_pattern": TIDY_SPACE}
         case _:
             return {
                 "structural_tag": {"triggers": wanted.triggers, "structures": wanted.structures}

@@ -7,6 +7,7 @@ import { readEvents } from "./event_stream.js";
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 8000;
 const SILENCE_MS = 10_000;
+const UNAUTHORIZED = 401;
 
 /** Reads /engine/events, again and again; `onState` gets each state, `onFailure` each failure. */
 export class EngineFeed {
@@ -34,10 +35,16 @@ export class EngineFeed {
       } catch (failure) {
         if (abort.signal.aborted) return;
         this._onFailure(failure);
+        if (failure.status === UNAUTHORIZED) return this._stop(abort); // asked for, and not given
       }
       await pause(waitMs, abort.signal);
       waitMs = Math.min(waitMs * 2, LONGEST_WAIT_MS);
     }
+  }
+
+  /** Ends this reading; to watch again, somebody has to ask again. */
+  _stop(abort) {
+    if (this._abort === abort) this._abort = null;
   }
 
   async _read(model, signal, onAlive) {

@@ -45,8 +45,8 @@ def client_program(repo_root):
 
 
 @pytest.fixture
-def run_client(client_server, repo_root):
-    """Runs a client's command against the server; gives its output, and fails as it does."""
+def run_client(repo_root):
+    """Runs a client's command; gives its output, and fails as it does."""
 
     def run(command, *, cwd=None, limit_s=SCRIPT_LIMIT_S, **environment):
         kept = {name: value for name, value in os.environ.items() if "_API_" not in name}
@@ -58,10 +58,21 @@ def run_client(client_server, repo_root):
             text=True,
             timeout=limit_s,
             cwd=cwd or repo_root / "tests/clients",
-            env={**kept, **client_server.client_environment, **environment},
+            env={**kept, **environment},
         )
         if result.returncode != 0:
             pytest.fail(f"exit status {result.returncode}\n{result.stdout[-20_000:]}", False)
         return result.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(smollm2_path, tmp_path_factory):
+    """SmolLM2's tokenizer as files that Hugging Face's libraries load; transformers writes them."""
+    from transformers import AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    path = smollm2_path
+    AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
+    return folder

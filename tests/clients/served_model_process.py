@@ -61,6 +61,7 @@ class ServerProcess:
             self._process.kill()
             status = self._process.wait()
         self._reader.join()
+        self._process.stderr.close()
         if self.url is not None and exception[:1] == (None,):
             assert status == 0, f"octavo serve ended with {status}:\n" + "\n".join(self.log[-30:])
 

@@ -30,17 +30,18 @@ NODE_SCRIPTS = ("openai", "anthropic", "ai_sdk")
         for name in SCRIPTS
     ],
 )
-def test_python_client(name, client_program, run_client, repo_root):
+def test_python_client(name, client_program, client_server, run_client):
     if SCRIPTS[name] is None:
         pytest.importorskip(name.partition("_")[0], reason="not installed: requirements/test.txt")
     python = client_program(SCRIPTS[name])
-    output = run_client([python, "-W", "default", f"{name}_client.py"])
+    output = run_client([python, f"{name}_client.py"], **client_server.client_environment)
     assert "checks passed" in output
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NODE_SCRIPTS)
-def test_node_client(name, client_program, run_client, repo_root):
+def test_node_client(name, client_program, client_server, run_client, repo_root):
     node = client_program("node", "node")
-    output = run_client([node, f"{name}.mjs"], cwd=repo_root / "tests/clients/node")
+    folder = repo_root / "tests/clients/node"
+    output = run_client([node, f"{name}.mjs"], cwd=folder, **client_server.client_environment)
     assert "checks passed" in output

@@ -12,7 +12,7 @@ from metric_samples import Exposition
 from tiny_serving import http_client
 
 import octavo
-from octavo.errors import BackendError
+from octavo.errors import BackendError, CapacityError
 from octavo.server.app import create_app
 from octavo.server.config import ServerConfig
 from octavo.server.served_model import ServedModel, ServedModels
@@ -156,10 +156,11 @@ async def test_what_cannot_be_done_is_refused_by_name(path, status, param):
     assert engine.calls == []
 
 
-async def test_an_engine_that_cannot_do_it_is_a_503_with_its_reason():
+@pytest.mark.parametrize("kind", [BackendError, CapacityError])
+async def test_an_engine_that_cannot_do_it_is_a_503_with_its_reason(kind):
     class Stubborn(FakeClient):
         async def wake_up(self):
-            raise BackendError("No memory to wake up with.")
+            raise kind("No memory to wake up with.")
 
     response = await call(server_over(Stubborn()), "POST", "/wake_up")
     assert response.status_code == 503

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from octavo.errors import OctavoError
@@ -37,8 +38,9 @@ class Generation:
     ``close`` must be called at the end, whatever happens; it ends what still runs.
     """
 
-    def __init__(self, streams: Sequence[OutputStream]) -> None:
+    def __init__(self, engine: EngineClient, streams: Sequence[OutputStream]) -> None:
         self.streams = tuple(streams)
+        self._engine = engine
         self._record = current_record()
         self._record.note_prompt(sum(len(stream.prompt_token_ids) for stream in self.streams))
         figures = self._record.figures or RequestFigures()
@@ -69,7 +71,7 @@ class Generation:
             if isinstance(error, OctavoError):
                 raise api_error_of(error) from error
             raise
-        return cls(streams)
+        return cls(engine, streams)
 
     def close(self) -> None:
         """End what still runs; its blocks are free within a step."""
@@ -91,7 +93,17 @@ class Generation:
         for answer in output.outputs:
             if answer.finish_reason is not None:
                 self._record.finish_reasons.append(str(answer.finish_reason))
-        return _without_error(output)
+        if output.error is not None:
+            raise self._fault(output.error)
+        return output
+
+    def _fault(self, message: str) -> ApiError:
+        """Of the engine as a whole, which may be gone; or of this request's steps alone."""
+        if self._engine.is_sleeping or self._engine.failure is not None:
+            status = HTTPStatus.SERVICE_UNAVAILABLE
+            return ApiError(message, status=status, code="engine_unavailable")
+        status = HTTPStatus.INTERNAL_SERVER_ERROR
+        return ApiError(message, status=status, code="engine_error")
 
     async def _merged(self) -> AsyncIterator[tuple[int, RequestOutput]]:
         merged: asyncio.Queue[tuple[int, RequestOutput | BaseException | None]] = asyncio.Queue(1)
@@ -130,9 +142,3 @@ async def _take_back(submissions: Sequence[asyncio.Future[OutputStream]]) -> Non
     for outcome in await asyncio.gather(*submissions, return_exceptions=True):
         if not isinstance(outcome, BaseException):
             outcome.close()
-
-
-def _without_error(output: RequestOutput) -> RequestOutput:
-    if output.error is not None:
-        raise ApiError(output.error, status=500, code="engine_error")
-    return output

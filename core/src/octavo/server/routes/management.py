@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from octavo.errors import CapacityError
 from octavo.server.errors import ApiError
 from octavo.server.served_model import ServedModel
 from octavo.server.state import server_of
@@ -79,7 +80,12 @@ async def wake_up(request: Request, query: Annotated[ModelQuery, Query()]) -> di
     """Take the memory again and load what was given up."""
     models = chosen_models(request, query)
     for model in models:
-        await model.engine.wake_up()
+        try:
+            await model.engine.wake_up()
+        except CapacityError as error:  # others have taken the memory: not the request's fault
+            raise ApiError(
+                str(error), status=HTTPStatus.SERVICE_UNAVAILABLE, code="no_memory"
+            ) from error
     return _sleepers(models)
 
 

@@ -21,6 +21,7 @@ def tiny_server(tmp_path):
     """A Llama of two layers with dummy weights, which answers thousands of requests a minute."""
     pytest.importorskip("uvicorn", reason='octavo serve needs: pip install "octavo[serve]"')
     from served_model_process import ServerProcess
+
     from structured_models import byte_level_folder
     from tiny_tokenizers import CHAT_TEMPLATE
 

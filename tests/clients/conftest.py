@@ -75,4 +75,5 @@ def tokenizer_folder(smollm2_path, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
     path = smollm2_path
     AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
+    (folder / "config.json").write_text('{"model_type": "llama"}')
     return folder

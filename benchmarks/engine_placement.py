@@ -26,8 +26,8 @@ from statistics import median, quantiles
 from make_hf_model import GGUF_PATH
 from octavo import SamplingParams
 from octavo.config import EngineConfig
-from octavo.server.engine_client import EngineClient
-from octavo.server.load import load_engine_client
+from octavo.server.engines.client import EngineClient
+from octavo.server.engines.load import load_engine_client
 from server_process import ServerProcess
 from serving import Load, alternate, octavo_server, run_streams, streams_work
 

@@ -8,7 +8,7 @@ from octavo.engine_snapshot import EngineSnapshot, EngineStats
 from octavo.errors import BackendError
 from octavo.sampling_params import SamplingParams
 from octavo.scheduling.stats import GroupStats, SchedulerStats
-from octavo.server.engine_client import EngineClient, EngineInfo
+from octavo.server.engines.client import EngineClient, EngineInfo
 
 
 def scheduler_stats(**changes):

@@ -8,7 +8,7 @@ from fake_clients import FakeClient
 
 from octavo.loading.tokenizer_source import TokenizerSource
 from octavo.outputs import CompletionOutput, Logprob, RequestOutput
-from octavo.server.engine_client import OutputStream
+from octavo.server.engines.client import OutputStream
 from octavo.tokenizer import load_tokenizer
 
 

@@ -11,7 +11,7 @@ from tiny_serving import app_over, http_client
 
 from octavo.errors import BackendError
 from octavo.outputs import CompletionOutput, Logprob, RequestOutput
-from octavo.server.engine_client import OutputStream
+from octavo.server.engines.client import OutputStream
 
 
 class FailingClient(FakeClient):

@@ -23,10 +23,10 @@ from octavo.errors import (
     UsageError,
 )
 from octavo.sampling_params import RequestOutputKind
-from octavo.server.engine_process import EngineProcess
-from octavo.server.load import load_engine_client
-from octavo.server.process_engine import ProcessEngine
-from octavo.server.thread_engine import ThreadEngine
+from octavo.server.engines.load import load_engine_client
+from octavo.server.engines.process import EngineProcess
+from octavo.server.engines.process_engine import ProcessEngine
+from octavo.server.engines.thread_engine import ThreadEngine
 
 pytestmark = pytest.mark.anyio
 
@@ -360,7 +360,7 @@ def test_no_process_is_left_when_its_client_is_killed(tiny_folder):
     script = f"""
         import asyncio, sys
         from octavo.config import EngineConfig
-        from octavo.server.load import load_engine_client
+        from octavo.server.engines.load import load_engine_client
         async def main():
             config = EngineConfig.from_options({str(tiny_folder)!r}, {OPTIONS!r})
             client = await load_engine_client(config, "process")

@@ -9,10 +9,10 @@ import pytest
 from fake_clients import FakeClient, scheduler_stats
 
 from octavo.engine_snapshot import BlockRun, EngineSnapshot, EngineStats, GroupView, RequestView
-from octavo.server import engine_feed
 from octavo.server.config import ServerConfig
-from octavo.server.engine_view import encode_view
 from octavo.server.errors import ApiError
+from octavo.server.monitoring import engine_feed
+from octavo.server.monitoring.engine_view import encode_view
 from octavo.server.served_model import ServedModel, ServedModels
 from octavo.server.state import Server
 

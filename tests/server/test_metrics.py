@@ -16,10 +16,10 @@ from metric_samples import Exposition, scrape
 from octavo.engine_snapshot import EngineStats
 from octavo.outputs import CompletionOutput, RequestMetrics, RequestOutput
 from octavo.scheduling.stats import GroupStats
-from octavo.server import request_metrics
-from octavo.server.histogram import Histogram
-from octavo.server.metrics import PREFIX, Metrics
-from octavo.server.request_metrics import RequestFigures
+from octavo.server.monitoring import request_metrics
+from octavo.server.monitoring.histogram import Histogram
+from octavo.server.monitoring.metrics import PREFIX, Metrics
+from octavo.server.monitoring.request_metrics import RequestFigures
 from octavo.server.served_model import ServedModel, ServedModels
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"

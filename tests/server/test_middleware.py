@@ -13,7 +13,7 @@ from tiny_serving import http_client
 
 from octavo.server.app import create_app
 from octavo.server.config import ServerConfig
-from octavo.server.request_record import current_record
+from octavo.server.monitoring.request_record import current_record
 from octavo.server.served_model import ServedModels
 from octavo.server.state import Server
 

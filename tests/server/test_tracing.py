@@ -12,9 +12,9 @@ from tiny_serving import http_client, open_client, until_idle
 
 from octavo.server.app import create_app
 from octavo.server.config import ServerConfig
+from octavo.server.monitoring.tracing import Tracing, tracing_to
 from octavo.server.served_model import ServedModel, ServedModels
 from octavo.server.state import Server
-from octavo.server.tracing import Tracing, tracing_to
 
 pytestmark = pytest.mark.anyio
 
@@ -86,7 +86,7 @@ class Collector(http.server.BaseHTTPRequestHandler):
 def test_spans_reach_a_collector():
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-    from octavo.server.request_record import RequestRecord
+    from octavo.server.monitoring.request_record import RequestRecord
 
     with http.server.HTTPServer(("127.0.0.1", 0), Collector) as collector:
         collector.received = []

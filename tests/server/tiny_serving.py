@@ -16,9 +16,9 @@ from octavo.engine_loader import load_engine
 from octavo.open_device import open_device
 from octavo.server.app import create_app
 from octavo.server.config import ServerConfig
+from octavo.server.engines.thread_engine import ThreadEngine
 from octavo.server.served_model import ServedModel, ServedModels
 from octavo.server.state import Server
-from octavo.server.thread_engine import ThreadEngine
 
 MODEL_NAME = "tiny"
 _DEADLINE_S = 30

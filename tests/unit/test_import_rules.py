@@ -256,7 +256,7 @@ GOOD = [
     ),
     ("octavo_cpu.backend", "from octavo import api"),
     ("octavo.server.app", "from fastapi import FastAPI"),
-    ("octavo.cli.serve", "def f():\n    from octavo.server.run import run_server"),
+    ("octavo.cli.serve", "def f():\n    from octavo.server.lifecycle.run import run_server"),
     ("octavo_cpu.fake.load", "from octavo.testing import FaultyBackend"),
     ("octavo_cuda.backend", "import torch\nfrom octavo_torch.backend import TorchBackend"),
     ("octavo_cpu.plugin", "import os\nfrom octavo.api import hookimpl\ndef f():\n    import numpy"),
@@ -346,7 +346,11 @@ def test_live_all_of_core_loads_no_framework_and_no_backend():
 def test_live_commands_load_no_web_framework():
     """Not even ``octavo serve``, until there is something to serve."""
     commands = [name for name, _ in source_modules() if name.startswith("octavo.cli.")]
-    plan = ["octavo.server.config", "octavo.server.deployment", "octavo.server.model_loading"]
+    plan = [
+        "octavo.server.config",
+        "octavo.server.lifecycle.deployment",
+        "octavo.server.lifecycle.model_loading",
+    ]
     assert not packages(loaded_after("octavo", *commands, *plan)) & WEB_PACKAGES
 
 

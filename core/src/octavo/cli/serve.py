@@ -68,7 +68,7 @@ def serve(
         print_deployment(deployment)
         return
     _require_packages()
-    from octavo.server.run import run_server  # heavy: only when the arguments are good
+    from octavo.server.lifecycle.run import run_server  # heavy: only when the arguments are good
 
     raise typer.Exit(run_server(deployment))
 

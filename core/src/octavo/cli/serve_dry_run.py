@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from octavo.config import EngineConfig
-from octavo.server.model_loading import check_formats, formats_of
+from octavo.server.lifecycle.model_loading import check_formats, formats_of
 
 if TYPE_CHECKING:
     from octavo.fit import FitReport
     from octavo.server.config import ServerConfig
-    from octavo.server.deployment import Deployment, ModelPlan
+    from octavo.server.lifecycle.deployment import Deployment, ModelPlan
     from octavo.tokenizer import Tokenizer
 
 __all__ = ["print_deployment"]

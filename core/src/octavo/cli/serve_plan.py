@@ -15,7 +15,7 @@ from octavo.cli.serve_options import MODEL_OPTIONS
 from octavo.config import EngineConfig
 from octavo.errors import UsageError
 from octavo.server.config import ServerConfig
-from octavo.server.deployment import Deployment, ModelPlan
+from octavo.server.lifecycle.deployment import Deployment, ModelPlan
 from octavo.suggest import choices, did_you_mean
 
 __all__ = ["API_KEY_VARIABLE", "SERVER_FIELDS", "deployment_of"]

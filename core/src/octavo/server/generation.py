@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from octavo.errors import OctavoError
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 from octavo.server.errors import ApiError, api_error_of
-from octavo.server.request_metrics import RequestFigures
-from octavo.server.request_record import current_record
+from octavo.server.monitoring.request_metrics import RequestFigures
+from octavo.server.monitoring.request_record import current_record
 
 if TYPE_CHECKING:
     from octavo.outputs import RequestOutput
     from octavo.prompts import Prompt
-    from octavo.server.engine_client import EngineClient, OutputStream
+    from octavo.server.engines.client import EngineClient, OutputStream
 
 __all__ = ["EngineRequest", "Generation"]
 

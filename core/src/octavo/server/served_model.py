@@ -13,7 +13,7 @@ from octavo.suggest import choices, did_you_mean
 
 if TYPE_CHECKING:
     from octavo.parsing import ReasoningFormat, ToolCallFormat
-    from octavo.server.engine_client import EngineClient
+    from octavo.server.engines.client import EngineClient
     from octavo.tokenizer import Tokenizer
 
 __all__ = ["ServedModel", "ServedModels"]

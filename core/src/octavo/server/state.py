@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from octavo.server.engine_feed import EngineFeed
 from octavo.server.errors import ApiError
-from octavo.server.metrics import Metrics
-from octavo.server.request_record import current_record
+from octavo.server.lifecycle.running_requests import RunningRequests
+from octavo.server.monitoring.engine_feed import EngineFeed
+from octavo.server.monitoring.metrics import Metrics
+from octavo.server.monitoring.request_record import current_record
 from octavo.server.responses.store import ResponseStore
-from octavo.server.running_requests import RunningRequests
 from octavo.server.served_model import ServedModel, ServedModels
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
     from octavo.server.config import ServerConfig
-    from octavo.server.tracing import Tracing
+    from octavo.server.monitoring.tracing import Tracing
 
 __all__ = ["Server", "server_of"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from octavo.server.chat_completions.prompt_logprobs import prompt_logprobs_object
 from octavo.server.completions.logprobs import MANY_TOKENS
-from octavo.server.output_queue import merge_deltas
+from octavo.server.engines.output_queue import merge_deltas
 
 if TYPE_CHECKING:
     from octavo.outputs import CompletionOutput, RequestOutput

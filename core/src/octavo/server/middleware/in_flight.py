@@ -19,7 +19,7 @@ from octavo.server.middleware.asgi import (
     path_of,
     refuse,
 )
-from octavo.server.request_record import current_record
+from octavo.server.monitoring.request_record import current_record
 
 if TYPE_CHECKING:
     from octavo.server.state import Server

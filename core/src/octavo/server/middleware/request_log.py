@@ -19,11 +19,11 @@ from octavo.server.middleware.asgi import (
     path_of,
     refuse,
 )
-from octavo.server.request_record import RequestRecord, recording
+from octavo.server.monitoring.request_record import RequestRecord, recording
 
 if TYPE_CHECKING:
-    from octavo.server.metrics import Metrics
-    from octavo.server.tracing import Tracing
+    from octavo.server.monitoring.metrics import Metrics
+    from octavo.server.monitoring.tracing import Tracing
 
 __all__ = ["RequestLog", "describe"]
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from octavo.server.engine_feed import engine_view
 from octavo.server.event_stream import EventStream
+from octavo.server.monitoring.engine_feed import engine_view
 from octavo.server.routes.management import ModelQuery
 from octavo.server.state import server_of
 

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from octavo import __version__
-from octavo.server.engine_metrics import cache_usage
 from octavo.server.errors import ApiError
+from octavo.server.monitoring.engine_metrics import cache_usage
 from octavo.server.routes import engine, management
 from octavo.server.served_model import ServedModel
 from octavo.server.state import Server, server_of

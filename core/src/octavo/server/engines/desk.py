@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from octavo.engine_loop import EngineLoop
-from octavo.server.engine_messages import (
+from octavo.server.engines.messages import (
     Abort,
     Add,
     Call,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from octavo.errors import BackendError
 from octavo.sampling_params import RequestOutputKind
-from octavo.server.engine_client import OutputStream
+from octavo.server.engines.client import OutputStream
 
 if TYPE_CHECKING:
     from octavo.outputs import CompletionOutput, Logprob, RequestOutput

@@ -15,7 +15,7 @@ from octavo.errors import UsageError
 from octavo.server.middleware.asgi import Scope, header
 
 if TYPE_CHECKING:
-    from octavo.server.request_record import RequestRecord
+    from octavo.server.monitoring.request_record import RequestRecord
 
 __all__ = ["Tracing", "tracing_to"]
 

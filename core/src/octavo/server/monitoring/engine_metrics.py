@@ -14,7 +14,7 @@ from octavo import __version__
 
 if TYPE_CHECKING:
     from octavo.scheduling.stats import GroupStats
-    from octavo.server.engine_client import EngineClient
+    from octavo.server.engines.client import EngineClient
     from octavo.server.served_model import ServedModel
 
 __all__ = ["EngineCollector", "cache_usage"]

@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricF
 from prometheus_client.registry import Collector
 
 from octavo.request import FinishReason
-from octavo.server.histogram import Histogram
+from octavo.server.monitoring.histogram import Histogram
 
 if TYPE_CHECKING:
     from octavo.outputs import RequestMetrics, RequestOutput

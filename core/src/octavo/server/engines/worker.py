@@ -1,6 +1,6 @@
 """The process of an engine: loads it, serves one client over a socket, ends when that is gone.
 
-``python -m octavo.server.engine_worker SOCKET``, started by ``engine_process``.
+``python -m octavo.server.engines.worker SOCKET``, started by ``engine_process``.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from octavo.open_device import open_device
-from octavo.server.engine_desk import EngineDesk
-from octavo.server.engine_messages import Key, Loaded, ReplyError, Round, Stop, as_reply_error
-from octavo.server.frames import FrameReader, frame_of
-from octavo.server.loaded_info import info_of
-from octavo.server.output_wire import pack_output
+from octavo.server.engines.desk import EngineDesk
+from octavo.server.engines.frames import FrameReader, frame_of
+from octavo.server.engines.info import info_of
+from octavo.server.engines.messages import Key, Loaded, ReplyError, Round, Stop, as_reply_error
+from octavo.server.engines.output_wire import pack_output
 
 if TYPE_CHECKING:
     from octavo.config import EngineConfig

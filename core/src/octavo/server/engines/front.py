@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from octavo.errors import BackendError
 from octavo.prompts import has_token_ids, read_prompt
-from octavo.server.engine_client import EngineClient, EngineInfo
-from octavo.server.engine_messages import Abort, Add, Call, Key, Message, Reply, Round, error_of
-from octavo.server.output_queue import OutputQueue
+from octavo.server.engines.client import EngineClient, EngineInfo
+from octavo.server.engines.messages import Abort, Add, Call, Key, Message, Reply, Round, error_of
+from octavo.server.engines.output_queue import OutputQueue
 
 if TYPE_CHECKING:
     from octavo.completion import Vocabulary

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from octavo.config import EngineConfig
-    from octavo.server.engine_client import EngineClient
+    from octavo.server.engines.client import EngineClient
 
 __all__ = ["EnginePlacement", "load_engine_client"]
 
@@ -25,11 +25,11 @@ async def load_engine_client(
     code takes the engine's process along and leaves a server that says so.
     """
     if placement == "thread":
-        from octavo.server.thread_engine import ThreadEngine
+        from octavo.server.engines.thread_engine import ThreadEngine
 
         return await asyncio.to_thread(ThreadEngine.load, config)
-    from octavo.server.engine_process import EngineProcess
-    from octavo.server.process_engine import ProcessEngine
+    from octavo.server.engines.process import EngineProcess
+    from octavo.server.engines.process_engine import ProcessEngine
 
     process = EngineProcess(config)
     try:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from octavo.isolation import describe
 from octavo.open_device import open_device
-from octavo.server.engine_desk import EngineDesk
-from octavo.server.engine_front import EngineFront
-from octavo.server.loaded_info import info_of
+from octavo.server.engines.desk import EngineDesk
+from octavo.server.engines.front import EngineFront
+from octavo.server.engines.info import info_of
 
 if TYPE_CHECKING:
     from octavo.config import EngineConfig
     from octavo.engine_loader import LoadedEngine
-    from octavo.server.engine_messages import Message, Round
+    from octavo.server.engines.messages import Message, Round
 
 __all__ = ["ThreadEngine"]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from octavo.outputs import RequestOutput
     from octavo.prompts import Prompt
     from octavo.sampling_params import SamplingParams
-    from octavo.server.engine_client import EngineInfo
+    from octavo.server.engines.client import EngineInfo
 
 __all__ = [
     "Abort",

@@ -13,7 +13,7 @@ from octavo.server.config import ServerConfig
 from octavo.suggest import choices
 
 if TYPE_CHECKING:
-    from octavo.server.load import EnginePlacement
+    from octavo.server.engines.load import EnginePlacement
 
 __all__ = ["PLACEMENTS", "Deployment", "ModelPlan"]
 

@@ -9,9 +9,9 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from octavo.errors import OctavoError
-from octavo.server.engine_view import encode_view
 from octavo.server.errors import RETRY_AFTER_S, ApiError, api_error_of
 from octavo.server.event_stream import sse
+from octavo.server.monitoring.engine_view import encode_view
 
 if TYPE_CHECKING:
     from octavo.engine_snapshot import EngineSnapshot

@@ -6,11 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from octavo.completion import Vocabulary
-from octavo.server.engine_front import EngineFront
-from octavo.server.engine_messages import Key, Loaded, Message, ReplyError, Round, Stop, error_of
-from octavo.server.engine_process import EngineProcess
-from octavo.server.frames import FrameReader, frame_of
-from octavo.server.output_wire import PackedOutput, unpack_output
+from octavo.server.engines.frames import FrameReader, frame_of
+from octavo.server.engines.front import EngineFront
+from octavo.server.engines.messages import Key, Loaded, Message, ReplyError, Round, Stop, error_of
+from octavo.server.engines.output_wire import PackedOutput, unpack_output
+from octavo.server.engines.process import EngineProcess
 
 if TYPE_CHECKING:
     from octavo.config import EngineConfig

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from octavo.server.request_metrics import RequestFigures
+    from octavo.server.monitoring.request_metrics import RequestFigures
 
 __all__ = ["RequestRecord", "current_record", "no_record", "recording"]
 

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from octavo.server.app import create_app
-from octavo.server.http_protocol import protocol_with_head_timeout
-from octavo.server.listening import bind, cannot_listen, tls_context, url_of
-from octavo.server.model_loading import close_models, load_models
+from octavo.server.lifecycle.http_protocol import protocol_with_head_timeout
+from octavo.server.lifecycle.listening import bind, cannot_listen, tls_context, url_of
+from octavo.server.lifecycle.model_loading import close_models, load_models
+from octavo.server.lifecycle.stopping import StopSignals
 from octavo.server.state import Server
-from octavo.server.stopping import StopSignals
 
 if TYPE_CHECKING:
     from octavo.server.config import ServerConfig
-    from octavo.server.deployment import Deployment
+    from octavo.server.lifecycle.deployment import Deployment
+    from octavo.server.monitoring.tracing import Tracing
     from octavo.server.served_model import ServedModels
-    from octavo.server.tracing import Tracing
 
 __all__ = ["run_server"]
 
@@ -69,7 +69,7 @@ class _Opened:
 
 
 def _tracing_to(endpoint: str) -> Tracing:
-    from octavo.server.tracing import tracing_to  # an extra: only where it is asked for
+    from octavo.server.monitoring.tracing import tracing_to  # an extra: only where it is asked for
 
     return tracing_to(endpoint)
 

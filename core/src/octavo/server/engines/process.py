@@ -11,8 +11,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from octavo.errors import BackendError, UsageError
-from octavo.server.engine_messages import error_of
-from octavo.server.frames import FrameReader, frame_of
+from octavo.server.engines.frames import FrameReader, frame_of
+from octavo.server.engines.messages import error_of
 
 if TYPE_CHECKING:
     from octavo.config import EngineConfig
@@ -24,7 +24,7 @@ _GRACE_S = 5.0
 
 
 class EngineProcess:
-    """A process that runs ``octavo.server.engine_worker`` and the socket to it."""
+    """A process that runs ``octavo.server.engines.worker`` and the socket to it."""
 
     def __init__(self, config: EngineConfig) -> None:
         """Start it; it loads what ``config`` says. Raises UsageError where the system cannot."""
@@ -36,7 +36,7 @@ class EngineProcess:
         self.connection, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own module
-                [sys.executable, "-P", "-m", "octavo.server.engine_worker", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "octavo.server.engines.worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(map(_folder, sys.path))},

@@ -13,7 +13,7 @@ from octavo.server.served_model import ServedModel, ServedModels
 
 if TYPE_CHECKING:
     from octavo.parsing import ReasoningFormat, ToolCallFormat
-    from octavo.server.deployment import ModelPlan
+    from octavo.server.lifecycle.deployment import ModelPlan
     from octavo.tokenizer import Tokenizer
 
 __all__ = ["check_formats", "close_models", "formats_of", "load_models"]
@@ -50,7 +50,7 @@ async def close_models(models: Sequence[ServedModel]) -> None:
 
 
 async def _load_model(plan: ModelPlan) -> ServedModel:
-    from octavo.server.load import load_engine_client
+    from octavo.server.engines.load import load_engine_client
 
     check_formats(plan)
     engine = await load_engine_client(plan.engine, plan.placement)

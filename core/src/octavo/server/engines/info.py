@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from octavo.server.engine_client import EngineInfo
+from octavo.server.engines.client import EngineInfo
 
 if TYPE_CHECKING:
     from octavo.engine_loader import LoadedEngine

@@ -12,8 +12,8 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
-from octavo.server.engine_metrics import EngineCollector
-from octavo.server.request_metrics import RequestCollector, RequestFigures, RequestTimer
+from octavo.server.monitoring.engine_metrics import EngineCollector
+from octavo.server.monitoring.request_metrics import RequestCollector, RequestFigures, RequestTimer
 
 if TYPE_CHECKING:
     from octavo.server.served_model import ServedModel

@@ -1,0 +1,1 @@
+"""Engines as the server reaches them: in a thread or a process, one client's view of both."""

@@ -1,0 +1,1 @@
+"""What a server tells of itself: metrics, spans, the log's records, the live view."""

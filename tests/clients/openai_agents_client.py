@@ -60,18 +60,29 @@ async def check_text_and_stream():
 
 
 async def check_tool():
-    """The SDK forces the first turn only: its tool's result goes back and an answer comes."""
+    """A call is forced, the function runs, and its result goes back with the conversation."""
     for model in models():
         asked.clear()
         settings = ModelSettings(
             temperature=0, max_tokens=60, tool_choice="required", parallel_tool_calls=False
         )
-        agent = Agent(name="a", tools=[get_weather], model=model, model_settings=settings)
-        result = await Runner.run(agent, "The weather in Rome?", max_turns=4)
-        assert asked, "the tool was not called"
-        assert all(city in CITIES for city in asked), asked
+        agent = Agent(
+            name="a",
+            tools=[get_weather],
+            tool_use_behavior="stop_on_first_tool",
+            model=model,
+            model_settings=settings,
+        )
+        result = await Runner.run(agent, "The weather in Rome?")
+        [city] = asked
+        assert city in CITIES, asked
+        equal(result.final_output, f"Sunny in {city}.", "what the function said")
         kinds = [item.type for item in result.new_items]
-        equal(kinds[:2], ["tool_call_item", "tool_call_output_item"], "items")
+        equal(kinds, ["tool_call_item", "tool_call_output_item"], "items")
+        settings = ModelSettings(temperature=0, max_tokens=60)
+        talker = Agent(name="b", output_type=Person, model=model, model_settings=settings)
+        answer = await Runner.run(talker, result.to_input_list())
+        assert isinstance(answer.final_output, Person), answer
 
 
 async def check_output_type():

@@ -30,6 +30,7 @@ TOOL = {
     "parameters": WEATHER_PARAMETERS,
     "strict": True,
 }
+ONE_CALL = {"tools": [TOOL], "parallel_tool_calls": False}
 
 
 class Answer(BaseModel):
@@ -117,7 +118,7 @@ def check_input_items_and_instructions():
 
 
 def check_tool_call_and_its_output():
-    response = create(tools=[TOOL], tool_choice="required", max_output_tokens=80)
+    response = create(tool_choice="required", max_output_tokens=80, **ONE_CALL)
     [call] = [item for item in response.output if item.type == "function_call"]
     equal(call.name, "get_weather", "name")
     is_weather(call.arguments)
@@ -135,8 +136,8 @@ def check_tool_call_and_its_output():
 
 
 def check_streamed_tool_call():
-    options = {"tools": [TOOL], "tool_choice": {"type": "function", "name": "get_weather"}}
-    events = list(create(stream=True, max_output_tokens=80, **options))
+    choice = {"type": "function", "name": "get_weather"}
+    events = list(create(stream=True, tool_choice=choice, max_output_tokens=80, **ONE_CALL))
     deltas = [e.delta for e in events if e.type == "response.function_call_arguments.delta"]
     [done] = [e for e in events if e.type == "response.function_call_arguments.done"]
     equal("".join(deltas), done.arguments, "streamed arguments")
@@ -172,7 +173,7 @@ def check_errors():
     for call, kind in (
         (lambda: create(temperature=9), openai.BadRequestError),
         (lambda: create(extra_body={"unknown_parameter": 1}), openai.BadRequestError),
-        (lambda: create(previous_response_id="resp_unknown"), openai.NotFoundError),
+        (lambda: create(previous_response_id="resp_unknown"), openai.BadRequestError),
         (lambda: client.responses.retrieve("resp_unknown"), openai.NotFoundError),
         (lambda: client.responses.cancel("resp_unknown"), openai.NotFoundError),
     ):

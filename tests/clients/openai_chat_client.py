@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Literal
 
 from client_checks import (
@@ -193,13 +194,10 @@ def check_json_object():
         messages=ask("Ada is 36. As JSON:"),
         response_format={"type": "json_object"},
         max_tokens=60,
-        extra_body={"structured_outputs": None},
     )
     text = answer.choices[0].message.content
     assert text.lstrip().startswith("{"), text
     if answer.choices[0].finish_reason == "stop":
-        import json
-
         assert isinstance(json.loads(text), dict), text
 
 

@@ -85,7 +85,8 @@ def check_unknown_model_and_path():
 def check_bad_schema():
     schema = {"name": "bad", "strict": True, "schema": {"type": "no such type"}}
     response_format = {"type": "json_schema", "json_schema": schema}
-    is_refused(lambda: chat(response_format=response_format), openai.BadRequestError)
+    call = lambda: chat(response_format=response_format)  # noqa: E731
+    is_refused(call, openai.BadRequestError, param="response_format")
 
 
 def check_too_long():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 
@@ -59,7 +60,9 @@ def test_python_programs(run_program, name):
     assert run_program(name).strip()  # sampled: what it says differs
 
 
-@pytest.mark.skipif(not shutil.which("curl"), reason="stream.sh needs bash and curl")
+@pytest.mark.skipif(
+    os.name == "nt" or not shutil.which("curl"), reason="stream.sh needs bash and curl"
+)
 def test_shell_program(run_program):
     output = run_program("stream.sh")  # curl tells of its progress in between
     assert '"text":' in output

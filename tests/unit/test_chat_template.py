@@ -8,12 +8,12 @@ import dataclasses
 import jinja2
 import pytest
 from chats import CHATS, TOOLS
-from tiny_tokenizers import CHAT_TEMPLATE, train_byte_level
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from octavo.errors import UsageError
 from octavo.tokenizer import Tokenizer, encode_chat, render_chat, template_limits
 from octavo.tokenizer.fast import FastTokenizer
+from tiny_tokenizers import CHAT_TEMPLATE, train_byte_level
 
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 ASK = [{"role": "user", "content": "hi"}]

@@ -6,10 +6,10 @@ import json
 import re
 
 import pytest
-from structured_models import byte_level_folder
 from typer.testing import CliRunner
 
 from octavo.cli.main import app
+from structured_models import byte_level_folder
 
 SCHEMA = {"type": "array", "items": {"enum": ["a", "b"]}, "minItems": 2, "maxItems": 2}
 

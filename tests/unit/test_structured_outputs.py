@@ -9,12 +9,12 @@ import re
 
 import jsonschema
 import pytest
-from structured_models import ask, byte_level_folder, open_llm, sentencepiece_folder
 from structured_schemas import REFUSED, SCHEMAS
 
 from octavo import AsyncLLM, SamplingParams, StructuredOutputs
 from octavo.errors import RequestFailedError, UsageError
 from octavo.sampling_params import RequestOutputKind
+from structured_models import ask, byte_level_folder, open_llm, sentencepiece_folder
 
 SEEDS = range(12)
 REGEXES = (

@@ -9,6 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer as Backend
+from tokenizers import models, pre_tokenizers
+from transformers import AutoTokenizer
+
+from octavo.errors import ModelLoadError, UsageError
+from octavo.loading.tokenizer_source import TokenizerSource
+from octavo.tokenizer import Tokenizer, load_tokenizer
 from tiny_tokenizers import (
     CHAT_TEMPLATE,
     TEXTS,
@@ -18,13 +25,6 @@ from tiny_tokenizers import (
     train_sentencepiece,
     train_unigram,
 )
-from tokenizers import Tokenizer as Backend
-from tokenizers import models, pre_tokenizers
-from transformers import AutoTokenizer
-
-from octavo.errors import ModelLoadError, UsageError
-from octavo.loading.tokenizer_source import TokenizerSource
-from octavo.tokenizer import Tokenizer, load_tokenizer
 
 
 @pytest.fixture(scope="module")

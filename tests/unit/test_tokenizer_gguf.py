@@ -8,13 +8,6 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from tiny_tokenizers import (
-    CHAT_TEMPLATE,
-    TEXTS,
-    sentencepiece_metadata,
-    train_byte_level,
-    train_sentencepiece,
-)
 from transformers import AutoTokenizer
 
 from octavo.errors import ModelLoadError, UsageError
@@ -22,6 +15,13 @@ from octavo.loading.gguf_file import GGUFFile
 from octavo.loading.tokenizer_source import TokenizerSource
 from octavo.tokenizer import Tokenizer, load_tokenizer, render_chat
 from octavo.tokenizer.gguf_split import WORD_SPLITS
+from tiny_tokenizers import (
+    CHAT_TEMPLATE,
+    TEXTS,
+    sentencepiece_metadata,
+    train_byte_level,
+    train_sentencepiece,
+)
 
 PROCESSOR = train_sentencepiece()
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from chats import CHATS, TOOLS
-from tiny_tokenizers import TEXTS, train_byte_level
 from transformers import AutoTokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -19,6 +18,7 @@ from octavo.loading.gguf_file import GGUFFile
 from octavo.loading.tokenizer_source import TokenizerSource
 from octavo.tokenizer import IncrementalDetokenizer, Tokenizer, load_tokenizer, render_chat
 from octavo.tokenizer.fast import FastTokenizer
+from tiny_tokenizers import TEXTS, train_byte_level
 
 pytestmark = pytest.mark.slow
 

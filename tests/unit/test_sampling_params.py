@@ -31,6 +31,7 @@ VLLM_DEFAULTS = {
     "prompt_logprobs": None,
     "detokenize": True,
     "skip_special_tokens": True,
+    "kept_special_tokens": (),
     "spaces_between_special_tokens": True,
     "include_stop_str_in_output": False,
     "output_kind": RequestOutputKind.CUMULATIVE,

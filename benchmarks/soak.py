@@ -291,6 +291,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", default=str(GGUF_PATH))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output-len", type=int, default=32, help="default: %(default)s")
+    parser.add_argument("--kv-cache-bytes", type=int, default=400_000_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log", type=Path, help="where the server's output goes")
     parser.add_argument("--json", type=Path, help="write the figures there")
@@ -304,6 +305,8 @@ def main() -> int:
             arguments.model,
             *("--served-model-name", NAME, "--device", arguments.device),
             *("--max-num-seqs", "32", "--max-num-waiting", "32", "--max-model-len", "1024"),
+            # Small, so that it is soon full of old prefixes and the memory is all in use.
+            *("--kv-cache-memory-bytes", str(arguments.kv_cache_bytes)),
         ],
         log=arguments.log,
     )

@@ -168,3 +168,11 @@ def test_a_file_that_cannot_be_read(tmp_path, write):
     path.write_bytes(b"\xff")
     with pytest.raises(UsageError, match="not UTF-8"):
         read_serve_file(path)
+
+
+def test_a_served_queue_has_an_end_unless_it_is_set(write):
+    assert deploy(ServeFile(), "model.gguf").models[0].engine.max_num_waiting == 1024
+    flags = {"engine": {"max_num_waiting": 7}}
+    assert deploy(ServeFile(), "model.gguf", **flags).models[0].engine.max_num_waiting == 7
+    file = read_serve_file(write('[engine]\nmax_num_waiting = 9\n[[models]]\nmodel = "a"\n'))
+    assert deploy(file).models[0].engine.max_num_waiting == 9

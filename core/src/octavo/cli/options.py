@@ -56,7 +56,7 @@ ENGINE_OPTIONS = (
     _engine("swap_space", float, "GiB of host memory for preempted requests' blocks. [1.0]"),
     _engine("max_num_seqs", int, "Most requests running at once. [256]"),
     _engine("max_num_batched_tokens", int, "Most tokens in one step. [2048]"),
-    _engine("max_num_waiting", int, "Most requests waiting; more are refused."),
+    _engine("max_num_waiting", int, "Most requests waiting; more are refused. [serve: 1024]"),
     _engine("enable_prefix_caching", bool, "Share the cache of common prefixes. [on]"),
     _engine("enable_chunked_prefill", bool, "Split long prompts over several steps. [on]"),
     _engine("scheduling_policy", str, "fcfs or priority."),

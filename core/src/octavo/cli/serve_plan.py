@@ -18,9 +18,11 @@ from octavo.server.config import ServerConfig
 from octavo.server.lifecycle.deployment import Deployment, ModelPlan
 from octavo.suggest import choices, did_you_mean
 
-__all__ = ["API_KEY_VARIABLE", "SERVER_FIELDS", "deployment_of"]
+__all__ = ["API_KEY_VARIABLE", "DEFAULT_MAX_NUM_WAITING", "SERVER_FIELDS", "deployment_of"]
 
 API_KEY_VARIABLE = "OCTAVO_API_KEY"
+DEFAULT_MAX_NUM_WAITING = 1024
+"""Strangers fill a server's queue; who waits behind so many would have left before his turn."""
 
 _KEY_OPTIONS = ("api_key", "api_key_file")
 SERVER_FIELDS = {"allowed_origin": "allowed_origins", "page": "enable_page"}
@@ -45,7 +47,7 @@ def deployment_of(
     server = _server_config({**file.server}, {**flags["server"]}, environ)
     if model is not None and models:
         raise UsageError("Give one model as MODEL, or several with --model, not both.")
-    engine = {**file.engine, **flags["engine"]}
+    engine = {"max_num_waiting": DEFAULT_MAX_NUM_WAITING, **file.engine, **flags["engine"]}
     if model is not None:
         entries: list[Mapping[str, Any]] = [{**flags["model"], "model": model}]
     elif models:

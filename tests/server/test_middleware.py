@@ -417,6 +417,7 @@ async def test_a_stream_that_takes_too_long_ends_with_an_error_event(path, last)
     async def events():
         try:
             yield sse({"first": 1})
+            yield sse({"text": '"sequence_number":99', "sequence_number": 6})
             await asyncio.sleep(60)
         finally:
             closed.append(True)
@@ -432,8 +433,11 @@ async def test_a_stream_that_takes_too_long_ends_with_an_error_event(path, last)
     body = b"".join(message.get("body", b"") for message in sent[1:])
     first, _, rest = body.partition(b"\n\n")
     assert first == b'data: {"first":1}'
+    _, _, rest = rest.partition(b"\n\n")
     assert rest.startswith(last)
     error = json.loads(rest.split(b"data: ", 1)[1].split(b"\n\n")[0])
+    assert error.get("sequence_number", 7) == 7
+    assert ("sequence_number" in error) == (path == "/v1/responses")
     assert "0.1 s" in json.dumps(error)
     assert sent[-1].get("more_body", False) is False
     assert closed == [True]

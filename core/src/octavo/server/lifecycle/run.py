@@ -199,9 +199,18 @@ def _uvicorn_options(config: ServerConfig) -> dict[str, Any]:
     }
 
 
+class _StderrHandler(logging.Handler):
+    """Writes to what is standard error at the time, which a program around the server may change."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line; one that cannot be written is lost, and nothing else."""
+        with contextlib.suppress(OSError, ValueError):
+            print(self.format(record), file=sys.stderr, flush=True)  # noqa: T201 - the log
+
+
 def _log_to_stderr() -> None:
     """Octavo's lines as they are, with the time; of uvicorn's what is wrong."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StderrHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     for name, level in (("octavo.server", logging.INFO), ("uvicorn", logging.WARNING)):
         log = logging.getLogger(name)

@@ -12,12 +12,14 @@ from octavo.server.middleware.asgi import App, Receive, Scope, Send, header, pat
 
 __all__ = ["OPEN_PATHS", "Authentication"]
 
-OPEN_PATHS = frozenset({"/", "/health", "/ready", "/version", "/favicon.ico"})
+OPEN_PATHS = frozenset(
+    {"/", "/health", "/ready", "/version", "/favicon.ico", "/docs", "/openapi.json"}
+)
 _OPEN_FOLDERS = ("/page/",)
 
 
 class Authentication:
-    """Lets in who shows a key; health checks and the page's own files need none."""
+    """Lets in who shows a key; health checks, the reference and the page's own files need none."""
 
     def __init__(self, app: App, api_keys: Iterable[str]) -> None:
         self._app = app

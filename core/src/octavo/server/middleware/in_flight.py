@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -115,6 +116,7 @@ class _Answer:
         self._has_started = False
         self._is_event_stream = False
         self._is_complete = False
+        self._last_body = b""
 
     async def send(self, message: Message) -> None:
         """Send on, and take note."""
@@ -124,7 +126,9 @@ class _Answer:
                 name == b"content-type" and value.startswith(b"text/event-stream")
                 for name, value in message["headers"]
             )
-        elif not message.get("more_body", False):
+        elif message.get("more_body", False):
+            self._last_body = message.get("body", b"")
+        else:
             self._is_complete = True
         await self._send(message)
 
@@ -136,19 +140,28 @@ class _Answer:
                 if not self._has_started:
                     await refuse(scope, self._send, error)
                 elif self._is_event_stream and not self._is_complete:
-                    body = _last_events(scope, error)
+                    body = _last_events(scope, error, self._last_body)
                     await self._send({"type": "http.response.body", "body": body})
 
 
-def _last_events(scope: Scope, error: ApiError) -> bytes:
-    """The error as the last of a stream's events, in the words of the interface."""
+def _last_events(scope: Scope, error: ApiError, before: bytes) -> bytes:
+    """The error as the last of a stream's events, in the words of the interface.
+
+    ``before`` is what was sent last: events of responses are numbered.
+    """
     path, body = path_of(scope), error_body(scope, error)
     if scope["method"] != "POST":
         return b""
     if path.startswith("/v1/messages"):
         return sse(body, "error")
     if path.startswith("/v1/responses"):
-        return sse(
-            {"type": "error", "code": error.code, "message": error.message, "param": None}, "error"
-        )
+        event = {"type": "error", "code": error.code, "message": error.message, "param": None}
+        return sse({**event, "sequence_number": _next_number(before)}, "error")
     return sse(body) + sse("[DONE]")
+
+
+def _next_number(before: bytes) -> int:
+    """One more than the last event's number, which stands at its end."""
+    _, found, rest = before.rpartition(b'"sequence_number":')
+    number = re.match(rb"\d+", rest) if found else None
+    return 0 if number is None else int(number[0]) + 1

@@ -200,7 +200,7 @@ def _uvicorn_options(config: ServerConfig) -> dict[str, Any]:
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to what is standard error at the time, which a program around the server may change."""
+    """Writes to what is standard error then, which a program around the server may change."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line; one that cannot be written is lost, and nothing else."""

@@ -115,6 +115,9 @@ def test_logprobs_belong_to_the_tokens_of_the_message(client):
     text = b"".join(bytes(token.bytes) for token in tokens).decode("utf-8", "replace")
     assert text == choice.message.content
     for token in tokens:
+        written_out = "bytes:" + "".join(f"\\x{byte:02x}" for byte in token.bytes)
+        whole = bytes(token.bytes).decode("utf-8", "ignore")
+        assert token.token in (whole, written_out) or not token.bytes
         values = [top.logprob for top in token.top_logprobs]
         assert len(values) == 3
         assert values == sorted(values, reverse=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from octavo.server.token_names import TokenNames, token_bytes
 
 if TYPE_CHECKING:
     from octavo.outputs import Logprob, Logprobs
@@ -16,13 +17,14 @@ __all__ = ["LogprobWriter"]
 _LEAST = -9999.0  # JSON has no infinity; OpenAI writes this
 
 
-@dataclass(frozen=True)
 class LogprobWriter:
     """Writes the log-probabilities of a message's tokens."""
 
-    tokenizer: Tokenizer
-    num_top: int
-    writes_token_ids: bool = False
+    def __init__(self, tokenizer: Tokenizer, num_top: int, writes_token_ids: bool = False) -> None:
+        """``num_top`` rivals are listed beside each; ``writes_token_ids`` calls tokens by ids."""
+        self._tokenizer = tokenizer
+        self._num_top = num_top
+        self._names = TokenNames(tokenizer, as_ids=writes_token_ids)
 
     def entries(self, delta: AnswerDelta) -> list[dict[str, Any]]:
         """One entry for each token of the message; the token that ends it is none of them."""
@@ -41,23 +43,18 @@ class LogprobWriter:
 
     def _top(self, row: dict[int, Logprob]) -> list[tuple[int, Logprob]]:
         ranked = sorted(row.items(), key=lambda item: item[1].rank or 0)
-        return ranked[: self.num_top]
+        return ranked[: self._num_top]
 
     def _token(self, token_id: int, entry: Logprob) -> dict[str, Any]:
-        text = entry.decoded_token or ""
         return {
-            "token": f"token_id:{token_id}" if self.writes_token_ids else text,
+            "token": self._names[token_id],
             "logprob": max(entry.logprob, _LEAST),
-            "bytes": list(self._bytes(token_id, text)),
+            "bytes": list(token_bytes(self._tokenizer, token_id)),
         }
-
-    def _bytes(self, token_id: int, text: str) -> bytes:
-        pieces = self.tokenizer.pieces
-        return text.encode("utf-8", "replace") if pieces is None else pieces[token_id]
 
     def _ends_with_stop_token(self, delta: AnswerDelta) -> bool:
         """Whether the last token is an end mark, which the text does not show."""
         if delta.finish_reason not in ("stop", "tool_calls") or not delta.token_ids:
             return False
         last = delta.token_ids[-1]
-        return delta.stop_reason == last or last in self.tokenizer.special_ids
+        return delta.stop_reason == last or last in self._tokenizer.special_ids

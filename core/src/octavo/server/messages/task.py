@@ -10,6 +10,7 @@ from octavo.server.errors import ApiError
 from octavo.server.messages.conversation import chat_messages
 from octavo.server.protocol.messages import NamedChoice
 from octavo.server.sampling_fields import SamplingFields
+from octavo.structured.limits import TIDY_SPACE
 from octavo.suggest import choices, did_you_mean
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ def _task(body: CountTokensRequest, params: SamplingParams) -> ChatTask:
 def _form(body: MessageRequest) -> dict[str, Any] | None:
     wanted = body.output_config.format if body.output_config is not None else None
     wanted = wanted or body.output_format
-    return None if wanted is None else {"json": wanted.schema_}
+    if wanted is None:
+        return None
+    return {"json": wanted.schema_, "whitespace_pattern": TIDY_SPACE}
 
 
 def _tools(body: CountTokensRequest) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from octavo.server.errors import ApiError
 from octavo.server.protocol.responses import AllowedTools, NamedTool
 from octavo.server.responses.conversation import conversation_messages
 from octavo.server.sampling_fields import SamplingFields
+from octavo.structured.limits import TIDY_SPACE
 from octavo.suggest import choices, did_you_mean
 
 if TYPE_CHECKING:
@@ -89,14 +90,14 @@ def _form(body: ResponseRequest) -> dict[str, Any] | None:
     if wanted is None or wanted.type == "text":
         return None
     if wanted.type == "json_object":
-        return {"json_object": True}
+        return {"json_object": True, "whitespace_pattern": TIDY_SPACE}
     if wanted.schema_ is None:
         raise ApiError(
             "Missing required parameter: 'text.format.schema'.",
             param="text.format.schema",
             code="missing_required_parameter",
         )
-    return {"json": wanted.schema_}
+    return {"json": wanted.schema_, "whitespace_pattern": TIDY_SPACE}
 
 
 def _tools(body: ResponseRequest) -> list[dict[str, Any]]:

@@ -174,6 +174,7 @@ async def test_the_servers_own_limits_count(loaded):
             ({"prompt": [5] * 9}, "prompt"),
             ({"prompt": [[5], [6], [7]]}, "prompt"),
             ({"prompt": [5], "best_of": 3}, "best_of"),
+            ({"prompt": [[5], [6]], "n": 2, "temperature": 1}, "n"),
             ({"prompt": [5] * 9, "truncate_prompt_tokens": 9}, "prompt"),
         ]:
             response = await http.post(URL, json=body)

@@ -10,7 +10,7 @@ import time
 
 import httpx
 import pytest
-from served_process import ON_FAKE, ServedProcess, plugins_file
+from served_process import DEADLINE_S, ON_FAKE, ServedProcess, plugins_file
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
 
@@ -117,3 +117,18 @@ def test_a_step_that_hangs_does_not_keep_a_server_alive(tiny_folder, tmp_path):
         server.send(signal.SIGTERM)
         server.ends_with(130)
         assert "An engine does not stop" in server.log
+
+
+def test_a_server_whose_engine_was_killed_says_so_and_still_ends_in_peace(tiny_folder, tmp_path):
+    with start(tiny_folder, tmp_path) as server, server.client() as client:
+        assert client.get("/health").status_code == 200
+        for child in server.children:
+            child.kill()
+        end_s = time.monotonic() + DEADLINE_S
+        while (health := client.get("/health")).status_code == 200:
+            assert time.monotonic() < end_s
+            time.sleep(0.01)
+        assert health.status_code == 503
+        assert "SIGKILL" in health.text
+        server.send(signal.SIGTERM)
+        server.ends_with(0)

@@ -70,7 +70,7 @@ SERVER_OPTIONS = (
     _server("otlp_endpoint", str, "Send a span for each request there (octavo[otel])."),
     _limit("max_body_bytes", int, "Largest body of a request. [32 MiB]"),
     _limit("max_prompt_tokens", int, "Longest prompt in tokens. [what the context holds]"),
-    _limit("max_choices", int, "Most prompts in a request, and most answers to each. [128]"),
+    _limit("max_choices", int, "Most answers to a request, its prompts together. [128]"),
     _limit("max_concurrent_requests", int, "Most requests at once; others get 429. [no limit]"),
     _limit("request_timeout_s", float, "Seconds after which a request is ended. [no limit]"),
     _limit("body_timeout_s", float, "Seconds in which a request must have arrived. [60]"),

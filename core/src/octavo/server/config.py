@@ -38,7 +38,7 @@ class ServerConfig:
     max_prompt_tokens: int | None = None
     """Longest prompt that is taken, in tokens; None: what the context holds."""
     max_choices: int = 128
-    """Most answers (n, best_of) to one prompt, and most prompts in one request."""
+    """Most answers (n, best_of) that one request may ask for, all its prompts together."""
     max_concurrent_requests: int | None = None
     """More than these at once are refused with 429; None: the engine's queue alone decides."""
     body_timeout_s: float = 60.0

@@ -28,7 +28,7 @@ class SamplingFields(StrictBody):
     seed: int | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: dict[str, float] | None = Field(None, max_length=_MAX_IDS)
 
     top_k: int | None = Field(None, description="Octavo's and vLLM's; 0 or -1: off.")
     min_p: float | None = None
@@ -76,14 +76,13 @@ _PARAMETERS = tuple(
 
 
 def _by_token_id(logit_bias: dict[str, float]) -> dict[int, float]:
-    try:
-        return {int(token_id): bias for token_id, bias in logit_bias.items()}
-    except ValueError as error:
+    if not all(token_id.isascii() and token_id.isdigit() for token_id in logit_bias):
         raise ApiError(
             "logit_bias has a key that is not a token id; expected whole numbers as text, such as "
             '{"1234": -100}.',
             param="logit_bias",
-        ) from error
+        )
+    return {int(token_id): bias for token_id, bias in logit_bias.items()}
 
 
 def _named_in(message: str, values: dict[str, Any]) -> str | None:

@@ -48,10 +48,12 @@ class CompletionRun:
         task: CompletionTask,
         prompts: Sequence[CompletionPrompt],
         completion_id: str,
+        max_answers: int,
     ) -> CompletionRun:
         """Queue a request for each prompt; raises ApiError, and then none of them runs."""
         tokenizer = model.engine.tokenizer
         params = task.params if tokenizer is not None else replace(task.params, detokenize=False)
+        _check_num_answers(len(prompts) * task.params.n, max_answers)
         requests = [
             EngineRequest(prompt.token_ids, params, task.priority, task.cache_salt)
             for prompt in prompts
@@ -94,4 +96,13 @@ class CompletionRun:
             sum(len(prompt.token_ids) for prompt in self.prompts),
             self._num_completion_tokens,
             sum(self._num_cached_tokens),
+        )
+
+
+def _check_num_answers(num_answers: int, max_answers: int) -> None:
+    if num_answers > max_answers:
+        raise ApiError(
+            f"The prompts ask for {num_answers} answers together; this server gives at most "
+            f"{max_answers} to a request (--max-choices). Send fewer prompts, or a smaller n.",
+            param="n",
         )

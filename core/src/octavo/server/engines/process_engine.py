@@ -71,14 +71,18 @@ class ProcessEngine(EngineFront):
         self._is_closing = True
         await self.attach()
         if self._transport is not None:
-            self._transport.write(frame_of(Stop()))
+            self._write(Stop())
             await asyncio.to_thread(self.process.end, _CLOSE_GRACE_S)
             await self._has_ended.wait()  # what it sent last may still be on its way
         if self._close_error is not None:
             raise error_of(self._close_error)
 
     def _send(self, message: Message) -> None:
-        if self._transport is not None:
+        self._write(message)
+
+    def _write(self, message: Message | Stop) -> None:
+        # A process that has died has taken its socket with it; the end is told by _note_end.
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame_of(message))
 
     def _take_message(self, message: Any) -> None:

@@ -38,7 +38,7 @@ async def create_completion(body: CompletionRequest, request: Request) -> Any:
             add_special_tokens=body.add_special_tokens is not False,
         )
         check_lengths(prompts, server.config, body.truncate_prompt_tokens)
-        return await CompletionRun.open(model, task, prompts, head["id"])
+        return await CompletionRun.open(model, task, prompts, head["id"], server.config.max_choices)
 
     async def answer() -> bytes:
         run = await opened()

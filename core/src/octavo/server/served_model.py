@@ -27,6 +27,9 @@ class ServedModel:
     """What requests may call it; the first is what answers call it."""
     engine: EngineClient
     tool_calls: ToolCallFormat | None = None
+    """None: none is known, and calls are asked for as plain JSON."""
+    takes_tools: bool = True
+    """False: requests with tools that may be called are refused."""
     reasoning: ReasoningFormat | None = None
     chat_template: str | None = None
     """Jinja source that replaces the model's own."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from octavo.parsing import ToolGrammar, tool_definitions
 from octavo.parsing.json_format import JSON
+from octavo.server.errors import ApiError
 
 if TYPE_CHECKING:
     from octavo.parsing import ToolCallFormat
@@ -26,10 +27,18 @@ _warned: set[str] = set()
 def tool_format(model: ServedModel, task: ChatTask) -> ToolCallFormat | None:
     """The format of the calls that the answer may hold; None: it may hold none.
 
-    A model without a format of its own is asked for plain JSON.
+    A model without a format of its own is asked for plain JSON. Raises ApiError for a model whose
+    calls are not read: its answers would hold them as text.
     """
     if not task.tools or task.tool_choice.kind == "none":
         return None
+    if not model.takes_tools:
+        raise ApiError(
+            f"Tools cannot be used: the model {model.name!r} is served with "
+            "--tool-call-parser none, so that its calls are not read. Leave tools out, set "
+            "tool_choice to none, or start the server with another parser.",
+            param="tools",
+        )
     return model.tool_calls or JSON
 
 

@@ -30,7 +30,7 @@ class ModelPlan:
     placement: EnginePlacement = "process"
     """Whether its step loop has a process of its own, or a thread of the server's."""
     tool_call_parser: str | None = None
-    """None: found from the model's chat template; "none": no tool calls."""
+    """None: found from the model's chat template; "none": no tool calls, and no tools."""
     reasoning_parser: str | None = None
     """None: found from the model's chat template; "none": no reasoning."""
     chat_template: str | None = None

@@ -63,6 +63,7 @@ async def _load_model(plan: ModelPlan) -> ServedModel:
         names=plan.names,
         engine=engine,
         tool_calls=tool_calls,
+        takes_tools=plan.tool_call_parser != NONE,
         reasoning=reasoning,
         chat_template=plan.chat_template,
         template_variables=plan.template_variables,

@@ -54,6 +54,7 @@ CLAIMS = {
     "collectives": "collective operations",
     "batch_invariant": "the same bits alone and in any batch",
     "host_swap": "swaps preempted requests to host memory",
+    "separate_sampling": "computes masks of grammars during the forward pass",
     "reads_weights": "computes with the weights it is given",
 }
 """The fields of octavo.api.Capabilities in plain words."""

@@ -153,6 +153,7 @@ class PlainBackend:
         quantization=("gguf:Q8_0",),
         batch_invariant=True,
         host_swap=True,
+        separate_sampling=True,
     )
     ops_class: type[PlainOps] = PlainOps
 

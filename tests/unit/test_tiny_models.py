@@ -120,7 +120,7 @@ def test_generate_does_not_wait_for_ever():
 def test_a_step_that_raises_is_a_finding_although_the_engine_recovers():
     vector, model = family_vectors()["llama"], TINY_MODELS["llama"]
     with NUMPY.engine(model.config, seed=vector.seed, dtype="float32") as loaded:
-        step, num_calls = loaded.engine.runner._step, []
+        step, num_calls = loaded.engine.runner._step.whole, []
 
         def failing_once(*arguments):
             num_calls.append(1)
@@ -128,6 +128,6 @@ def test_a_step_that_raises_is_a_finding_although_the_engine_recovers():
                 raise OSError("the third step fails")
             return step(*arguments)
 
-        loaded.engine.runner._step = failing_once
+        loaded.engine.runner._step.whole = failing_once
         with pytest.raises(OSError, match="the third step fails"):
             generate(loaded, [vector.prompt])

@@ -10,7 +10,8 @@ from octavo.request import FinishReason
 
 if TYPE_CHECKING:
     from octavo.completion import Vocabulary
-    from octavo.runner import PromptLogprobs, StepResult
+    from octavo.prompt_spans import PromptLogprobs
+    from octavo.runner import StepResult
     from octavo.samples import Samples
     from octavo.scheduler import Scheduler
     from octavo.served_request import ServedRequest

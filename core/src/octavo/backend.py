@@ -51,6 +51,10 @@ class Capabilities:
     number of queries, sequences or cached blocks."""
     host_swap: bool = False
     """``make_kv(..., on_host=True)`` and ``copy_blocks`` between host and device work."""
+    separate_sampling: bool = False
+    """``compile`` takes the parts of a step as well: a function whose first two parameters are not
+    weights and caches but stand where they do, and whose others are arrays and dataclasses of them.
+    The masks of grammars are then computed on the host while the device runs the forward pass."""
     reads_weights: bool = True
     """False for a device that computes nothing and looks at a weight's shape and dtype only: Octavo
     reads no weight then, and hands over arrays of the right shape that take no memory."""

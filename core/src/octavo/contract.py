@@ -28,6 +28,7 @@ _FLAGS = (
     "asynchronous",
     "batch_invariant",
     "host_swap",
+    "separate_sampling",
     "reads_weights",
 )
 _BUCKETS = ("token_buckets", "seq_buckets")

@@ -228,8 +228,9 @@ class Engine:
         return self._guard.is_hung
 
     def close(self) -> None:
-        """End the thread that steps run in, if there is one."""
+        """End the threads that steps and masks run in, if there are any."""
         self._guard.close()
+        self.runner.close()
 
     def _advance(
         self, schedule: Schedule, result: StepResult | None, alone: Completion | None

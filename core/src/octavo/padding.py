@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo.batch import GroupBatch, StepBatch
+from octavo.late_sampling import LateSampling
 
 if TYPE_CHECKING:
     from octavo.backend import Capabilities
@@ -40,13 +41,17 @@ class Buckets:
         """Whether nothing is ever padded."""
         return not (self.tokens or self.seqs)
 
-    def num_rows(self, sampling: SamplingBatch) -> int:
+    def num_rows(self, sampling: SamplingBatch | LateSampling) -> int:
         """Rows to sample, padding included.
 
-        Where single logits are adjusted there is a row to spare, for the padding of adjustments.
+        Where single logits are adjusted, as they are by masks that come later, there is a row to
+        spare, for the padding of adjustments.
         """
-        num_rows = len(sampling.temperature)
-        spare = 0 if self.exact or sampling.plain else 1
+        if isinstance(sampling, LateSampling):
+            num_rows, plain = sampling.num_rows, False
+        else:
+            num_rows, plain = len(sampling.temperature), sampling.plain
+        spare = 0 if self.exact or plain else 1
         return _bucket(num_rows + spare, self.seqs)
 
     def pad_rows(self, rows: Int32, num_rows: int | None = None) -> Int32:
@@ -74,6 +79,8 @@ class Buckets:
 
     def pad_sampling(self, sampling: SamplingBatch) -> SamplingBatch:
         """Greedy padding rows; sparse adjustments padded with some that change nothing."""
+        if self.exact:
+            return sampling
         num_rows, spare_row = self.num_rows(sampling), len(sampling.temperature)
         neutral = {
             "top_p": 1.0,

@@ -12,14 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo.batch_rows import BatchRows
+from octavo.compiled_step import CompiledStep
 from octavo.errors import BackendError
 from octavo.kv_store import KVStore
+from octavo.late_sampling import LateSampling
+from octavo.mask_worker import MaskWorker
 from octavo.member_faults import naming_faults
 from octavo.padding import Buckets
+from octavo.prompt_spans import PromptLogprobs, PromptSpan, prompt_spans, split_by_span
 from octavo.sampler import SamplerRows
 from octavo.samples import Samples
 from octavo.scheduling.config import PreemptionCosts
-from octavo.step import make_step, map_arrays
+from octavo.step import map_arrays
 from octavo.token_mask import allowed_tokens
 
 if TYPE_CHECKING:
@@ -31,20 +35,11 @@ if TYPE_CHECKING:
     from octavo.ops.protocol import Ops, SamplingBatch
     from octavo.scheduler import Schedule
 
-__all__ = ["PromptLogprobs", "Runner", "StepResult"]
+__all__ = ["Runner", "StepResult"]
 
 Int32 = NDArray[np.int32]
 _SMOOTHING = 0.1  # weight of the newest step in the running mean of seconds per token
 _PREFILL_TOKENS_PER_SEQ = 8  # a step with this many on average is timed as prefill
-
-
-@dataclass(frozen=True)
-class PromptLogprobs:
-    """Log-probabilities of one request's prompt tokens from ``first_position`` on."""
-
-    completion: Completion
-    first_position: int
-    samples: Samples
 
 
 @dataclass(frozen=True)
@@ -94,18 +89,23 @@ class Runner:
         self._sampler = SamplerRows(plan.limits.max_num_seqs, model.vocab_size, seed)
         self._vocab_size = model.vocab_size
         self.store = KVStore(cold, plan)
-        step = make_step(ops, model, self.store.layer_groups, max_logprobs)
-        self._compile = functools.partial(cold.compile, step)
-        self._step: Any = self._compile()
+        self._step = CompiledStep(cold, ops, model, self.store.layer_groups, max_logprobs)
+        self._masks = MaskWorker(model.vocab_size)
         self._seconds_per_prefill_token = 0.0  # running mean
 
     def release_weights(self) -> None:
         """Let go of the weights and of the compiled step, which may hold their memory."""
-        self._weights, self._step = None, None
+        self._weights = None
+        self._step.release()
 
     def take_weights(self, weights: Weights) -> None:
         """Go on with these, which have the form of the first ones."""
-        self._weights, self._step = weights, self._compile()
+        self._weights = weights
+        self._step.compile()
+
+    def close(self) -> None:
+        """End the thread that masks are computed in, if there is one."""
+        self._masks.close()
 
     def execute(self, schedule: Schedule) -> StepResult | None:
         """Run one step and wait for its tokens; None if the schedule only moves blocks."""
@@ -122,33 +122,45 @@ class Runner:
         special = [i for i, c in enumerate(completions) if c.is_special]
         ends = starts + counts
         wanted = self._wanted(completions, ends == self._rows.lengths[rows], special)
-        prompt_spans = self._prompt_spans(completions, special, starts, counts)
+        spans = prompt_spans(self._rows, completions, special, starts, counts)
 
         last_tokens = np.cumsum(counts, dtype=np.int32) - 1
         sampled = [completions[i] for i in wanted.seq_index.tolist()]
         sampled_rows = rows[wanted.seq_index]
-        sampling = self._sampler.build(
-            sampled_rows,
-            ends[wanted.seq_index],
-            allowed_tokens([c.token_mask for c in sampled], self._vocab_size),
-            sample_indices=wanted.sample_indices,
-        )
-        logits_rows = self._buckets.pad_rows(
-            last_tokens[wanted.seq_index], self._buckets.num_rows(sampling)
-        )
-        if prompt_spans:
-            prompt_rows = np.concatenate([span.rows for span in prompt_spans])
-            logits_rows = np.concatenate([logits_rows, self._buckets.pad_rows(prompt_rows)])
-        batch = self._rows.build(rows, starts, counts, logits_rows)
-        samples, prompt_samples = self._run(batch, sampling, prompt_spans)
+        sampling = self._sampling(sampled, sampled_rows, ends[wanted.seq_index], wanted)
+        try:
+            logits_rows = self._buckets.pad_rows(
+                last_tokens[wanted.seq_index], self._buckets.num_rows(sampling)
+            )
+            if spans:
+                prompt_rows = np.concatenate([span.rows for span in spans])
+                logits_rows = np.concatenate([logits_rows, self._buckets.pad_rows(prompt_rows)])
+            batch = self._rows.build(rows, starts, counts, logits_rows)
+            sampling, samples, prompt_samples = self._run(batch, sampling, spans)
+        finally:
+            if isinstance(sampling, LateSampling):  # the step has failed
+                sampling.masks.wait()
         self._record(sampled_rows, samples.token_ids)
         self._measure(time.perf_counter() - started_s, int(last_tokens[-1]) + 1, num_seqs)
         return StepResult(
             sampled,
             samples,
-            _split_by_span(prompt_spans, prompt_samples),
+            split_by_span(spans, prompt_samples),
             _barred_rows(sampling, samples.unusable_rows),
         )
+
+    def _sampling(
+        self, sampled: list[Completion], rows: Int32, positions: Int32, wanted: _Wanted
+    ) -> SamplingBatch | LateSampling:
+        """What to sample; later where rows have masks and the forward pass does not need them."""
+        build = functools.partial(
+            self._sampler.build, rows, positions, sample_indices=wanted.sample_indices
+        )
+        masks = [completion.token_mask for completion in sampled]
+        pending = self._masks.begin(masks) if self._step.has_parts else None
+        if pending is not None:
+            return LateSampling(len(sampled), pending, build)
+        return build(mask=allowed_tokens(masks, self._vocab_size))
 
     def _admit(self, schedule: Schedule) -> None:
         for completion in cast("list[Completion]", schedule.new_requests):
@@ -182,48 +194,32 @@ class Runner:
         nth_answer = np.arange(int(answers.sum()), dtype=np.int32) - np.repeat(starts, answers)
         return _Wanted(np.repeat(seq_index, answers), np.repeat(first, answers) + nth_answer)
 
-    def _prompt_spans(
-        self,
-        completions: Sequence[Completion],
-        special: Sequence[int],
-        starts: Int32,
-        counts: Int32,
-    ) -> list[_PromptSpan]:
-        spans = []
-        for i in special:
-            completion = completions[i]
-            if not completion.wants_prompt_logprobs:
-                continue
-            start, count = int(starts[i]), int(counts[i])
-            targets = self._rows.prompt_targets(completion.row, start, count)
-            if len(targets):
-                first_token = int(counts[:i].sum())
-                rows = np.arange(first_token, first_token + len(targets), dtype=np.int32)
-                spans.append(_PromptSpan(completion, start + 1, rows, targets))
-        return spans
-
     def _run(
-        self, batch: StepBatch, sampling: SamplingBatch, spans: Sequence[_PromptSpan]
-    ) -> tuple[Samples, Samples | None]:
-        put, get = self._backend.put, self._backend.get
-        num_sampled = len(sampling.temperature)
+        self,
+        batch: StepBatch,
+        sampling: SamplingBatch | LateSampling,
+        spans: Sequence[PromptSpan],
+    ) -> tuple[SamplingBatch, Samples, Samples | None]:
+        put, get, buckets = self._backend.put, self._backend.get, self._buckets
         targets = None
         if spans:
-            targets = self._buckets.pad_rows(np.concatenate([span.targets for span in spans]))
-        if not self._buckets.exact:
-            batch, sampling = self._buckets.pad_batch(batch), self._buckets.pad_sampling(sampling)
+            targets = put(buckets.pad_rows(np.concatenate([span.targets for span in spans])))
+        if not buckets.exact:
+            batch = buckets.pad_batch(batch)
         plans = tuple(self._backend.plan(batch, self._block_size))
-        self.store.caches, result, prompt_result = self._step(
-            self._weights,
-            self.store.caches,
-            batch.map(put),
-            plans,
-            map_arrays(sampling, put),
-            None if targets is None else put(targets),
-        )
+        inputs = (self._weights, self.store.caches, batch.map(put), plans)
+        if isinstance(sampling, LateSampling):
+            self.store.caches, logits = self._step.forward(*inputs)
+            sampling = sampling.result()
+            placed = map_arrays(buckets.pad_sampling(sampling), put)
+            result, prompt_result = self._step.sample((), (), logits, placed, targets)
+        else:
+            placed = map_arrays(buckets.pad_sampling(sampling), put)
+            self.store.caches, result, prompt_result = self._step.whole(*inputs, placed, targets)
+        num_sampled = len(sampling.temperature)
         samples = Samples.fetch(result, get, slice(num_sampled))
         _check_token_ids(samples.token_ids, num_sampled, self._vocab_size)
-        return samples, prompt_result and Samples.fetch(prompt_result, get, slice(None))
+        return sampling, samples, prompt_result and Samples.fetch(prompt_result, get, slice(None))
 
     def _record(self, rows: Int32, token_ids: Int32) -> None:
         """Note each request's new token; of n answers to one prompt, the first keeps the row."""
@@ -251,16 +247,6 @@ class Runner:
         self._seconds_per_prefill_token = previous + _SMOOTHING * (measured - previous)
 
 
-@dataclass(frozen=True)
-class _PromptSpan:
-    """Prompt tokens of one request whose log-probabilities this step computes."""
-
-    completion: Completion
-    first_position: int
-    rows: Int32  # flattened tokens whose logits predict them
-    targets: Int32  # the tokens
-
-
 def _check_token_ids(token_ids: Int32, num_sampled: int, vocab_size: int) -> None:
     """Raise BackendError for what would go wrong later, and then for everybody."""
     if token_ids.shape != (num_sampled,):
@@ -286,15 +272,3 @@ def _barred_rows(sampling: SamplingBatch, unusable_rows: frozenset[int]) -> froz
         if not allowed.any():
             barred.add(row)
     return frozenset(barred)
-
-
-def _split_by_span(spans: Sequence[_PromptSpan], samples: Samples | None) -> list[PromptLogprobs]:
-    if samples is None:
-        return []
-    split, start = [], 0
-    for span in spans:
-        stop = start + len(span.targets)
-        part = samples.part(slice(start, stop))
-        split.append(PromptLogprobs(span.completion, span.first_position, part))
-        start = stop
-    return split

@@ -10,10 +10,49 @@ if TYPE_CHECKING:
     from octavo.models.base import Model, StepInput, Weights
     from octavo.ops.protocol import Array, Cache, Ops, SampleResult, SamplingBatch
 
-__all__ = ["Step", "make_step", "map_arrays"]
+__all__ = ["Step", "make_forward", "make_sample", "make_step", "map_arrays"]
 
 Tree = TypeVar("Tree")
 Step = Callable[..., "tuple[tuple[Cache, ...], SampleResult, SampleResult | None]"]
+Forward = Callable[..., "tuple[tuple[Cache, ...], Array]"]
+Sample = Callable[..., "tuple[SampleResult, SampleResult | None]"]
+
+
+def make_forward(ops: Ops, model: Model, layer_groups: tuple[int, ...]) -> Forward:
+    """``forward(weights, caches, batch, plans)``: caches, and float[logits_rows, vocab] logits."""
+
+    def forward(
+        weights: Weights, caches: tuple[Cache, ...], batch: StepInput, plans: tuple[Any, ...]
+    ) -> tuple[tuple[Cache, ...], Array]:
+        layer_plans = tuple(plans[group] for group in layer_groups)
+        hidden, caches = model.forward(ops, weights, caches, batch, layer_plans)
+        return caches, model.logits(ops, weights, ops.take_rows(hidden, batch.logits_rows))
+
+    return forward
+
+
+def make_sample(ops: Ops, num_prompt_logprobs: int) -> Sample:
+    """``sample((), (), logits, sampling, prompt_targets)``: what was drawn, and of the prompts.
+
+    The two empty tuples stand where weights and caches do, which a backend may have plans with.
+    """
+
+    def sample(
+        _weights: tuple[()],
+        _caches: tuple[()],
+        logits: Array,
+        sampling: SamplingBatch,
+        prompt_targets: Array | None = None,
+    ) -> tuple[SampleResult, SampleResult | None]:
+        num_sampled = sampling.temperature.shape[0]
+        sampled = ops.sample(logits[:num_sampled], sampling)
+        if prompt_targets is None:
+            return sampled, None
+        return sampled, ops.token_logprobs(
+            logits[num_sampled:], prompt_targets, num_prompt_logprobs
+        )
+
+    return sample
 
 
 def make_step(
@@ -24,6 +63,8 @@ def make_step(
     The first rows of ``batch.logits_rows`` are sampled, as many as ``sampling`` has rows; the rest
     belong to ``prompt_targets``, whose log-probabilities are asked for. Caches are threaded.
     """
+    forward = make_forward(ops, model, layer_groups)
+    sample = make_sample(ops, num_prompt_logprobs)
 
     def step(
         weights: Weights,
@@ -33,15 +74,8 @@ def make_step(
         sampling: SamplingBatch,
         prompt_targets: Array | None = None,
     ) -> tuple[tuple[Cache, ...], SampleResult, SampleResult | None]:
-        layer_plans = tuple(plans[group] for group in layer_groups)
-        hidden, caches = model.forward(ops, weights, caches, batch, layer_plans)
-        logits = model.logits(ops, weights, ops.take_rows(hidden, batch.logits_rows))
-        num_sampled = sampling.temperature.shape[0]
-        sampled = ops.sample(logits[:num_sampled], sampling)
-        if prompt_targets is None:
-            return caches, sampled, None
-        prompt = ops.token_logprobs(logits[num_sampled:], prompt_targets, num_prompt_logprobs)
-        return caches, sampled, prompt
+        caches, logits = forward(weights, caches, batch, plans)
+        return caches, *sample((), (), logits, sampling, prompt_targets)
 
     return step
 

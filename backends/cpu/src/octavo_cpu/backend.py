@@ -50,6 +50,7 @@ class NumpyBackend:
         soft_cap=True,
         sinks=True,
         host_swap=True,
+        separate_sampling=True,
     )
 
     def __init__(self, index: int, options: Mapping[str, Any]) -> None:

@@ -87,8 +87,8 @@ class FaultyBackend:
 
     @property
     def caps(self) -> Capabilities:
-        """The backend's."""
-        return self._backend.caps
+        """The backend's, but for the parts of a step: faults strike a whole one."""
+        return dataclasses.replace(self._backend.caps, separate_sampling=False)
 
     @property
     def ops(self) -> Ops:

@@ -10,7 +10,10 @@ import functools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from octavo.backend import Capabilities
 
 __all__ = ["Recompilation", "StepWatch", "shapes_of"]
 
@@ -83,6 +86,12 @@ class _Watched:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
+
+    @property
+    def caps(self) -> Capabilities:
+        """The backend's, but for the parts of a step: whole ones are watched."""
+        caps: Capabilities = self._backend.caps
+        return dataclasses.replace(caps, separate_sampling=False)
 
     def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """The backend's compiled step, watched on both sides."""

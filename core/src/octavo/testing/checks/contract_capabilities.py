@@ -39,6 +39,10 @@ def _capability_cases(subject: Subject) -> Iterable[Case]:
         yield Case("host_swap", _try_host_swap)
     else:
         yield Case("host_swap", unclaimed="caps.host_swap is False")
+    if caps.separate_sampling:
+        yield Case("separate_sampling", _try_separate_sampling)
+    else:
+        yield Case("separate_sampling", unclaimed="caps.separate_sampling is False")
     if caps.quantization:
         yield Case("quantization", _try_quantization)
     yield Case("what is not claimed", _note_unclaimed, quick=False)
@@ -184,6 +188,25 @@ def _try_host_swap(subject: Subject) -> None:
                 swap,
                 "backend.copy_blocks, backend.make_kv",
             )
+
+
+def _try_separate_sampling(subject: Subject) -> None:
+    """A function of empty weights and caches is compiled, and gives back what it is given."""
+    logits = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+    def attempt() -> Any:
+        with opened_sound(subject) as backend:
+            part = backend.compile(lambda _weights, _caches, rows: (rows[:1], rows[1:]))
+            return [backend.get(rows) for rows in part((), (), backend.put(logits))]
+
+    found = _tried("separate_sampling", attempt, "backend.compile")
+    if not np.array_equal(np.concatenate(found), logits):
+        raise CheckFailure(
+            f"A compiled part of a step that cuts {logits.tolist()} in two returned "
+            f"{[rows.tolist() for rows in found]}. With caps.separate_sampling, compile takes any "
+            "function of arrays, and not only the whole step.",
+            look="backend.compile, backend.caps",
+        )
 
 
 def _try_quantization(subject: Subject) -> None:

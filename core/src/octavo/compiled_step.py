@@ -1,0 +1,52 @@
+"""The step as a backend has compiled it: whole, and in its two parts where the backend can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from octavo.step import make_forward, make_sample, make_step
+
+if TYPE_CHECKING:
+    from octavo.backend import Backend
+    from octavo.models.base import Model
+    from octavo.ops.protocol import Ops
+
+__all__ = ["CompiledStep"]
+
+
+class CompiledStep:
+    """``whole`` is what runs; ``forward`` and ``sample`` run where masks are computed meanwhile."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        ops: Ops,
+        model: Model,
+        layer_groups: tuple[int, ...],
+        num_prompt_logprobs: int,
+    ) -> None:
+        """Compile; whatever the backend raises comes through."""
+        self._backend = backend
+        self._functions: dict[str, Callable[..., Any]] = {}
+        self._functions["whole"] = make_step(ops, model, layer_groups, num_prompt_logprobs)
+        self.has_parts = backend.caps.separate_sampling
+        """Whether ``forward`` and ``sample`` are there."""
+        if self.has_parts:
+            self._functions["forward"] = make_forward(ops, model, layer_groups)
+            self._functions["sample"] = make_sample(ops, num_prompt_logprobs)
+        self.compile()
+
+    def compile(self) -> None:
+        """Have all functions compiled, again after ``release``."""
+        self._compiled: dict[str, Any] = {
+            name: self._backend.compile(function) for name, function in self._functions.items()
+        }
+        self.whole: Any = self._compiled["whole"]
+        self.forward: Any = self._compiled.get("forward")
+        self.sample: Any = self._compiled.get("sample")
+
+    def release(self) -> None:
+        """Let go of what was compiled, which may hold memory of weights."""
+        self._compiled = {}
+        self.whole = self.forward = self.sample = None

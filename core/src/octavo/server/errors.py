@@ -15,7 +15,7 @@ from octavo.errors import (
 )
 from octavo.sampling_params import SamplingParams
 
-__all__ = ["ApiError", "api_error_of"]
+__all__ = ["ApiError", "api_error_of", "shutting_down"]
 
 _TYPES = {
     HTTPStatus.UNAUTHORIZED: "authentication_error",
@@ -25,6 +25,7 @@ _TYPES = {
 }
 _ANTHROPIC_TYPES = {413: "request_too_large"}
 RETRY_AFTER_S = 1
+RETRY_AFTER_DRAIN_S = 5
 
 
 class ApiError(Exception):
@@ -99,3 +100,13 @@ def api_error_of(error: OctavoError, param: str | None = None) -> ApiError:
             )
         case _:
             return ApiError(message, status=HTTPStatus.SERVICE_UNAVAILABLE, code="engine_error")
+
+
+def shutting_down() -> ApiError:
+    """What a server that drains says to new requests, and to those that took too long to end."""
+    return ApiError(
+        "This server is shutting down.",
+        status=HTTPStatus.SERVICE_UNAVAILABLE,
+        code="shutting_down",
+        headers={"Retry-After": str(RETRY_AFTER_DRAIN_S)},
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from octavo.server.errors import ApiError
+from octavo.server.errors import ApiError, shutting_down
 from octavo.server.lifecycle.running_requests import RunningRequests
 from octavo.server.monitoring.engine_feed import EngineFeed
 from octavo.server.monitoring.metrics import Metrics
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from octavo.server.monitoring.tracing import Tracing
 
 __all__ = ["Server", "server_of"]
-
-_RETRY_AFTER_DRAIN_S = 5
 
 
 @dataclass
@@ -56,12 +54,7 @@ class Server:
         record = current_record()
         record.model, record.figures = model.name, self.metrics.of(model)
         if self.is_draining:
-            raise ApiError(
-                "This server is shutting down and takes no new requests.",
-                status=HTTPStatus.SERVICE_UNAVAILABLE,
-                code="shutting_down",
-                headers={"Retry-After": str(_RETRY_AFTER_DRAIN_S)},
-            )
+            raise shutting_down()
         if model.engine.failure is not None:
             raise ApiError(
                 model.engine.failure,

@@ -8,7 +8,7 @@ import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from octavo.server.errors import RETRY_AFTER_S, ApiError
+from octavo.server.errors import RETRY_AFTER_S, ApiError, shutting_down
 from octavo.server.event_stream import sse
 from octavo.server.middleware.asgi import (
     App,
@@ -25,20 +25,9 @@ from octavo.server.monitoring.request_record import current_record
 if TYPE_CHECKING:
     from octavo.server.state import Server
 
-__all__ = ["InFlight", "shutting_down"]
+__all__ = ["InFlight"]
 
-RETRY_AFTER_DRAIN_S = 5
 _LAST_EVENT_TIMEOUT_S = 1.0
-
-
-def shutting_down() -> ApiError:
-    """What a server that drains says to new requests, and to those that took too long to end."""
-    return ApiError(
-        "This server is shutting down.",
-        status=HTTPStatus.SERVICE_UNAVAILABLE,
-        code="shutting_down",
-        headers={"Retry-After": str(RETRY_AFTER_DRAIN_S)},
-    )
 
 
 class InFlight:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
@@ -11,6 +12,7 @@ from jinja2.exceptions import SecurityError
 
 __all__ = [
     "MAX_BUILT",
+    "MAX_CPU_S",
     "MAX_INTEGER",
     "MAX_STEPS",
     "MAX_TOTAL_BUILT",
@@ -33,6 +35,9 @@ MAX_STEPS = 1_000_000
 MAX_INTEGER = 100_000
 """Largest number given to a filter or method, where it is a width, a count or a precision."""
 
+MAX_CPU_S = 5.0
+"""Processor time of one rendering: looking through long texts and lists builds nothing."""
+
 _MAX_INTEGER_BITS = 10_000
 _FIELD_WIDTH = re.compile(r"[%.:<>^=][-#0 +]*([0-9]+)")
 _WIDTH_FROM_ARGUMENT = re.compile(r"%[-#0 +]*[0-9.]*\*|\{[^{}]*\{")
@@ -44,15 +49,23 @@ class Budget:
     def __init__(self) -> None:
         self._steps = MAX_STEPS
         self._built = MAX_TOTAL_BUILT
+        self._end_s = time.thread_time() + MAX_CPU_S
 
     def spend(self, num_steps: int = 1) -> None:
         """Take steps from the budget, or end the rendering."""
         self._steps -= num_steps
         if self._steps < 0:
             raise SecurityError(f"it takes more than {MAX_STEPS:,} loop iterations and calls")
+        self.check_time()
+
+    def check_time(self) -> None:
+        """End the rendering if its processor time is over."""
+        if time.thread_time() > self._end_s:
+            raise SecurityError(f"it takes more than {MAX_CPU_S:g} s")
 
     def charge(self, value: Any) -> Any:
         """The value, once its size is taken from the budget."""
+        self.check_time()
         self._built -= _length(value)
         if self._built < 0:
             raise SecurityError(f"it builds more than {MAX_TOTAL_BUILT:,} characters in all")

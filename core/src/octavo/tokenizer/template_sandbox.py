@@ -48,6 +48,11 @@ _SELECTING_FILTERS = frozenset(
     ["length", "count", "first", "last", "list", "items", "map", "default", "d"]
 ) | frozenset(["select", "reject", "selectattr", "rejectattr"])
 
+# Tests that go through all members of both sides.
+_COMPARING_TESTS = frozenset(["eq", "==", "equalto", "ne", "!=", "in"]) | frozenset(
+    ["lt", "<", "lessthan", "le", "<=", "gt", ">", "greaterthan", "ge", ">="]
+)
+
 
 @functools.lru_cache(maxsize=_MAX_COMPILED)
 def compile_template(source: str) -> Callable[..., str]:
@@ -80,6 +85,10 @@ class _Environment(ImmutableSandboxedEnvironment):
         self.filters = {
             name: function if name in _SELECTING_FILTERS else _limited(name, function)
             for name, function in self.filters.items()
+        }
+        self.tests = {
+            name: _limited(name, test) if name in _COMPARING_TESTS else test
+            for name, test in self.tests.items()
         }
         del self.globals["lipsum"]
         self.globals["raise_exception"] = _raise_exception
@@ -129,6 +138,15 @@ class _ChatExtension(Extension):
         text: str = _budget(context).charge(join(map(str, values)))
         return text
 
+    @staticmethod
+    @jinja2.pass_context
+    def compared(context: Context, value: Any) -> Any:
+        # A small list may hold itself many times: comparing two such would never end.
+        if isinstance(value, list | tuple | dict):
+            measure(value)
+        _budget(context).check_time()
+        return value
+
 
 class _CountedSteps(NodeTransformer):
     """Loops count their iterations, and ``~`` counts what it joins: neither can be intercepted."""
@@ -148,6 +166,13 @@ class _CountedSteps(NodeTransformer):
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
         return self._call("concatenate", node.nodes, node.lineno)
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        node.expr = self._call("compared", [node.expr], node.lineno)
+        for operand in node.ops:
+            operand.expr = self._call("compared", [operand.expr], node.lineno)
+        return node
 
     def _call(self, name: str, arguments: list[Any], line: int) -> nodes.Call:
         return self._extension.call_method(name, arguments, lineno=line)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -119,3 +121,22 @@ def test_a_forward_pass_that_fails_waits_for_the_masks(folder, monkeypatch):
     [again] = ask(llm, PARAMS, [3])
     assert answer == again
     llm.close()
+
+
+def test_a_mask_that_hangs_does_not_keep_a_process_alive():
+    program = """
+import time
+from octavo.mask_worker import MaskWorker
+from octavo.token_mask import TokenMask
+
+class Hanging(TokenMask):
+    def allowed(self):
+        time.sleep(600)
+    def accept(self, token_id): ...
+    def fork(self): ...
+
+worker = MaskWorker(2)
+worker.begin([Hanging()])
+worker.close()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from octavo.token_mask import TokenMask
 
 __all__ = ["MaskWorker", "PendingMasks"]
+
+_Job: TypeAlias = "tuple[Future[NDArray[np.bool_] | None], Callable[[], NDArray[np.bool_] | None]]"
 
 
 class PendingMasks:
@@ -36,22 +40,39 @@ class PendingMasks:
 
 
 class MaskWorker:
-    """One thread, begun with the first step that has a mask."""
+    """One thread, begun with the first step that has a mask.
+
+    Python does not wait for it at its end: a mask may hang.
+    """
 
     def __init__(self, vocab_size: int) -> None:
         self._vocab_size = vocab_size
-        self._thread: ThreadPoolExecutor | None = None
+        self._jobs: queue.SimpleQueue[_Job | None] | None = None
 
     def begin(self, masks: Sequence[TokenMask | None]) -> PendingMasks | None:
         """Compute the masks of a step's rows from now on; None where no row has one."""
         if not any(mask is not None for mask in masks):
             return None
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="octavo-masks")
-        return PendingMasks(self._thread.submit(allowed_tokens, masks, self._vocab_size))
+        if self._jobs is None:
+            self._jobs = queue.SimpleQueue()
+            name, jobs = "octavo-masks", self._jobs
+            threading.Thread(target=_work, args=(jobs,), name=name, daemon=True).start()
+        future: Future[NDArray[np.bool_] | None] = Future()
+        self._jobs.put((future, lambda: allowed_tokens(masks, self._vocab_size)))
+        return PendingMasks(future)
 
     def close(self) -> None:
-        """End the thread."""
-        if self._thread is not None:
-            self._thread.shutdown(wait=False)
-            self._thread = None
+        """End the thread, once it is done with what it was given."""
+        if self._jobs is not None:
+            self._jobs.put(None)
+            self._jobs = None
+
+
+def _work(jobs: queue.SimpleQueue[_Job | None]) -> None:
+    while (job := jobs.get()) is not None:
+        future, compute = job
+        try:
+            future.set_result(compute())
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            future.set_exception(error)
+        del job, future, compute  # what they hold must not live until the next step

@@ -127,8 +127,9 @@ class Runner:
         last_tokens = np.cumsum(counts, dtype=np.int32) - 1
         sampled = [completions[i] for i in wanted.seq_index.tolist()]
         sampled_rows = rows[wanted.seq_index]
-        sampling = self._sampling(sampled, sampled_rows, ends[wanted.seq_index], wanted)
+        sampling: SamplingBatch | LateSampling | None = None
         try:
+            sampling = self._sampling(sampled, sampled_rows, ends[wanted.seq_index], wanted)
             logits_rows = self._buckets.pad_rows(
                 last_tokens[wanted.seq_index], self._buckets.num_rows(sampling)
             )

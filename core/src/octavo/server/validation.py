@@ -32,6 +32,8 @@ def validation_error(errors: Sequence[Mapping[str, Any]], known: Sequence[str] =
     """
     error = _most_telling(errors)
     path = _path(error["loc"])
+    if not path and error["type"] != "json_invalid":
+        return ApiError("The body must be a JSON object.", code="invalid_json")
     match error["type"]:
         case "extra_forbidden":
             message = f"Unrecognized request argument supplied: {path}."

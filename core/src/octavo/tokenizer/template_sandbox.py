@@ -86,9 +86,10 @@ class _Environment(ImmutableSandboxedEnvironment):
             name: function if name in _SELECTING_FILTERS else _limited(name, function)
             for name, function in self.filters.items()
         }
+        tests: dict[str, Any] = dict(self.tests)
         self.tests = {
             name: _limited(name, test) if name in _COMPARING_TESTS else test
-            for name, test in self.tests.items()
+            for name, test in tests.items()
         }
         del self.globals["lipsum"]
         self.globals["raise_exception"] = _raise_exception

@@ -24,8 +24,8 @@ _TYPES = {
     HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
 }
 _ANTHROPIC_TYPES = {413: "request_too_large"}
-RETRY_AFTER_S = 1
-RETRY_AFTER_DRAIN_S = 5
+# What passes with time says when to come back: a queue gets shorter soon, a server takes longer.
+_RETRY_AFTER_S = {HTTPStatus.TOO_MANY_REQUESTS: 1, HTTPStatus.SERVICE_UNAVAILABLE: 5}
 
 
 class ApiError(Exception):
@@ -40,13 +40,18 @@ class ApiError(Exception):
         code: str | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
-        """``param`` names the parameter at fault, ``code`` is OpenAI's word for the fault."""
+        """``param`` names the parameter at fault, ``code`` is OpenAI's word for the fault.
+
+        A 429 and a 503 have a Retry-After of their own unless ``headers`` has one.
+        """
         super().__init__(message)
         self.message = message
         self.status = int(status)
         self.param = param
         self.code = code
-        self.headers = headers or {}
+        wait_s = _RETRY_AFTER_S.get(HTTPStatus(self.status))
+        self.headers = {} if wait_s is None else {"Retry-After": str(wait_s)}
+        self.headers |= headers or {}
 
     @property
     def type(self) -> str:
@@ -92,12 +97,7 @@ def api_error_of(error: OctavoError, param: str | None = None) -> ApiError:
         case UsageError():
             return ApiError(message, param=param)
         case QueueFullError():
-            return ApiError(
-                message,
-                status=HTTPStatus.TOO_MANY_REQUESTS,
-                code="queue_full",
-                headers={"Retry-After": str(RETRY_AFTER_S)},
-            )
+            return ApiError(message, status=HTTPStatus.TOO_MANY_REQUESTS, code="queue_full")
         case _:
             return ApiError(message, status=HTTPStatus.SERVICE_UNAVAILABLE, code="engine_error")
 
@@ -108,5 +108,4 @@ def shutting_down() -> ApiError:
         "This server is shutting down.",
         status=HTTPStatus.SERVICE_UNAVAILABLE,
         code="shutting_down",
-        headers={"Retry-After": str(RETRY_AFTER_DRAIN_S)},
     )

@@ -8,7 +8,7 @@ import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from octavo.server.errors import RETRY_AFTER_S, ApiError, shutting_down
+from octavo.server.errors import ApiError, shutting_down
 from octavo.server.event_stream import sse
 from octavo.server.middleware.asgi import (
     App,
@@ -63,7 +63,6 @@ class InFlight:
             f"{most} requests are under way, as many as this server takes at once. Try again.",
             status=HTTPStatus.TOO_MANY_REQUESTS,
             code="too_many_requests",
-            headers={"Retry-After": str(RETRY_AFTER_S)},
         )
 
     async def _run(

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from octavo.errors import OctavoError
-from octavo.server.errors import RETRY_AFTER_S, ApiError, api_error_of
+from octavo.server.errors import ApiError, api_error_of
 from octavo.server.event_stream import sse
 from octavo.server.monitoring.engine_view import encode_view
 
@@ -54,7 +54,6 @@ class EngineFeed:
                 f"{MAX_WATCHERS} clients watch the engine of {self._model.name!r}, as many as may.",
                 status=HTTPStatus.TOO_MANY_REQUESTS,
                 code="too_many_watchers",
-                headers={"Retry-After": str(RETRY_AFTER_S)},
             )
         watch = Watch(self)
         self._watches.add(watch)

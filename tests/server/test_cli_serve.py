@@ -207,11 +207,14 @@ def test_https_with_keys_from_a_file(fake, certificate, tmp_path):
 
 
 def test_the_help_names_every_flag(octavo):
+    from octavo.cli.options import ENGINE_OPTIONS
     from octavo.cli.serve_options import MODEL_OPTIONS, SERVER_OPTIONS
 
     help_text, _ = octavo("serve", "--help", COLUMNS="300")
     for option in (*MODEL_OPTIONS, *SERVER_OPTIONS):
         assert f"--{option.parameter.replace('_', '-')}" in help_text
+    for option in (*MODEL_OPTIONS, *SERVER_OPTIONS, *ENGINE_OPTIONS):
+        assert option.help in help_text  # with its default, which stands in brackets
 
 
 def test_every_field_of_the_servers_options_has_a_flag():

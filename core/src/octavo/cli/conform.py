@@ -49,7 +49,8 @@ def conform(
     performance: Annotated[
         bool | None,
         typer.Option(
-            help="Measure each op's speed; never fails. [on, off with --quick]", show_default=False
+            help=r"Measure each op's speed; never fails. \[on, off with --quick]",
+            show_default=False,
         ),
     ] = None,
     stop_at_first: Annotated[bool, typer.Option("-x", help="Stop at the first failure.")] = False,

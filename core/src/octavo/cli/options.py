@@ -132,7 +132,8 @@ def _parameter(option: Option) -> inspect.Parameter:
     if option.type is bool and not option.flags:
         name = option.parameter.replace("_", "-")
         flags = (f"--{name}/--no-{name}",)
-    info = typer.Option(*flags, help=option.help, rich_help_panel=option.panel, show_default=False)
+    text = option.help.replace("[", r"\[")  # a default, and no markup
+    info = typer.Option(*flags, help=text, rich_help_panel=option.panel, show_default=False)
     return inspect.Parameter(
         option.parameter,
         inspect.Parameter.KEYWORD_ONLY,

@@ -98,7 +98,8 @@ def test_the_overridden_op_is_bound(environment):
     assert "octavo-template" in line
 
 
-# The quick level is a sample of each table; JAX compiles for most of the time.
+# The quick level is a sample of each table; JAX compiles for most of the time, beside other tests.
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "level", ["--quick", pytest.param("--no-performance", marks=pytest.mark.slow)]
 )

@@ -207,6 +207,12 @@ class PlainBackend:
     def plan(self, batch, block_size):
         return make_plans(batch, self.put)
 
+    def __init_subclass__(cls, **options):
+        """What brings a ``compile`` of its own takes whole steps only."""
+        super().__init_subclass__(**options)
+        if "compile" in vars(cls) and isinstance(cls.caps, Capabilities):
+            cls.caps = replace(cls.caps, separate_sampling=False)
+
     def compile(self, step):
         return step
 

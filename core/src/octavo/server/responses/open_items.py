@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, TypeAlias
 
 from octavo.server.responses.ids import new_id
@@ -50,7 +51,7 @@ class OpenItem:
         }
 
 
-class _OpenText(OpenItem):
+class _OpenText(OpenItem, ABC):
     """An item whose content is one part of text."""
 
     kind = ""
@@ -59,9 +60,9 @@ class _OpenText(OpenItem):
         super().__init__(output_index, item)
         self.text = ""
 
+    @abstractmethod
     def part(self) -> dict[str, Any]:
         """The content as of now."""
-        raise NotImplementedError
 
     def begin(self) -> list[StreamEvent]:
         """The events of the beginning."""

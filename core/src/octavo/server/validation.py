@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from octavo.server.errors import ApiError
 from octavo.suggest import did_you_mean
 
-__all__ = ["StrictBody", "validation_error"]
+__all__ = ["StrictBody", "UnusableType", "validation_error"]
 
 _MAX_SHOWN_CHARS = 100
 
@@ -23,6 +24,22 @@ class StrictBody(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+
+
+class UnusableType(StrictBody):
+    """Stands for all types of a part that cannot be used, so that the error says which can."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"not": {}})
+
+    expected: ClassVar[str]
+
+    type: Any = Field(None, validate_default=True)
+
+    @field_validator("type", mode="before")
+    @classmethod
+    def _refuse(cls, value: Any) -> Any:
+        del value
+        raise PydanticCustomError("unsupported_type", "expected {what}", {"what": cls.expected})
 
 
 def validation_error(errors: Sequence[Mapping[str, Any]], known: Sequence[str] = ()) -> ApiError:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator
 from pydantic_core import PydanticCustomError
 
-from octavo.server.validation import StrictBody
+from octavo.server.validation import StrictBody, UnusableType
 from octavo.suggest import choices
 
 __all__ = [
@@ -23,21 +23,10 @@ _CACHED_ANYWAY = "Without effect: every prefix is cached by itself."
 _BLOCK_TYPES = ("text", "thinking", "tool_use", "tool_result")
 
 
-class _OtherBlock(StrictBody):
+class _OtherBlock(UnusableType):
     """Stands for all types that cannot be used, so that the error can name them."""
 
-    model_config = ConfigDict(extra="allow", json_schema_extra={"not": {}})
-
-    type: Any = Field(None, validate_default=True)
-
-    @field_validator("type", mode="before")
-    @classmethod
-    def _refuse(cls, value: Any) -> Any:
-        del value
-        raise PydanticCustomError(
-            "unsupported_type",
-            f"expected {choices(_BLOCK_TYPES)}, as the model takes text only",
-        )
+    expected = f"{choices(_BLOCK_TYPES)}, as the model takes text only"
 
 
 class TextBlock(StrictBody):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Discriminator, Field, Tag
 
 from octavo.server.protocol.message_blocks import InputMessage, TextOnly
-from octavo.server.validation import StrictBody
+from octavo.server.validation import StrictBody, UnusableType
 
 __all__ = ["CountTokensRequest", "MessageRequest", "MessageTool", "NamedChoice"]
 
@@ -35,22 +34,13 @@ class MessageTool(StrictBody):
     cache_control: Any = Field(None, description=_CACHED_ANYWAY)
 
 
-class _OtherTool(StrictBody):
+class _OtherTool(UnusableType):
     """Stands for the tools that Anthropic knows or runs itself."""
 
-    model_config = ConfigDict(extra="allow", json_schema_extra={"not": {}})
-
-    type: Any = Field(None, validate_default=True)
-
-    @field_validator("type", mode="before")
-    @classmethod
-    def _refuse(cls, value: Any) -> Any:
-        del value
-        raise PydanticCustomError(
-            "unsupported_type",
-            "expected 'custom' or nothing: this server takes tools with an input_schema of "
-            "their own, and runs none itself",
-        )
+    expected = (
+        "'custom' or nothing: this server takes tools with an input_schema of their own, and runs "
+        "none itself"
+    )
 
 
 def _tool_kind(value: Any) -> str:

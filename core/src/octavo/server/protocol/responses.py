@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Discriminator, Field, Tag
 
 from octavo.server.protocol.response_items import InputItem
-from octavo.server.validation import StrictBody
+from octavo.server.validation import StrictBody, UnusableType
 
 __all__ = ["FunctionTool", "ResponseRequest", "TextFormat"]
 
@@ -33,21 +32,10 @@ class FunctionTool(StrictBody):
     allowed_callers: list[Literal["direct"]] | None = None
 
 
-class _OtherTool(StrictBody):
+class _OtherTool(UnusableType):
     """Stands for the tools that OpenAI runs itself."""
 
-    model_config = ConfigDict(extra="allow", json_schema_extra={"not": {}})
-
-    type: Any = Field(None, validate_default=True)
-
-    @field_validator("type", mode="before")
-    @classmethod
-    def _refuse(cls, value: Any) -> Any:
-        del value
-        raise PydanticCustomError(
-            "unsupported_type",
-            "expected 'function', as this server runs no tools of its own",
-        )
+    expected = "'function', as this server runs no tools of its own"
 
 
 def _tool_kind(value: Any) -> str:

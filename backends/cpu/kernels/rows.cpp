@@ -1,0 +1,9 @@
+#include "kernels.h"
+
+namespace octavo::OCTAVO_VARIANT {
+
+const Kernel kEmbed = {};
+const Kernel kTakeRows = {};
+const Kernel kCopy = {};
+
+}  // namespace octavo::OCTAVO_VARIANT

@@ -1,0 +1,148 @@
+"""The compiled kernels, called through ctypes: few calls, each of which lets go of the GIL."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.api import BackendError, DeviceError
+from octavo_cpu.native.instruction import ABI_VERSION, Scheme
+
+__all__ = ["Context", "PackedLinear", "load_library"]
+
+_VARIABLE = "OCTAVO_CPU_KERNELS"
+_SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
+
+
+def _path() -> Path:
+    named = os.environ.get(_VARIABLE)
+    return Path(named) if named else Path(__file__).with_name(f"libkernels{_SUFFIX}")
+
+
+@cache
+def load_library() -> Any:
+    """The library; raises DeviceError where there is none, or one of another version."""
+    path = _path()
+    if not path.is_file():
+        raise DeviceError(
+            f"Backend 'native' has no compiled kernels here ({path} is missing). Install a C++ "
+            "compiler and reinstall octavo-cpu, or use --backend numpy."
+        )
+    try:
+        library = ctypes.CDLL(os.fspath(path))
+    except OSError as error:
+        raise DeviceError(f"The kernels in {path} cannot be loaded: {error}") from error
+    library.octavo_abi_version.restype = ctypes.c_int
+    version = library.octavo_abi_version()
+    if version != ABI_VERSION:
+        raise DeviceError(
+            f"The kernels in {path} have ABI version {version}; expected {ABI_VERSION}. "
+            "Reinstall octavo-cpu."
+        )
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    library.octavo_variants.argtypes = [ctypes.c_char_p, ctypes.c_int]
+    library.octavo_context_new.argtypes = [ctypes.c_int, ctypes.c_char_p]
+    library.octavo_context_new.restype = pointer
+    library.octavo_context_free.argtypes = [pointer]
+    library.octavo_context_free.restype = None
+    library.octavo_run.argtypes = [pointer, pointer, number, pointer]
+    library.octavo_run.restype = number
+    library.octavo_linear_new.argtypes = [
+        pointer,
+        ctypes.c_int,
+        pointer,
+        number,
+        number,
+        number,
+        pointer,
+    ]
+    library.octavo_linear_new.restype = pointer
+    library.octavo_linear_bytes.argtypes = [pointer]
+    library.octavo_linear_bytes.restype = number
+    library.octavo_linear_free.argtypes = [pointer]
+    library.octavo_linear_free.restype = None
+    return library
+
+
+class Context:
+    """The threads of one device and the instruction set they compute with; ``close`` ends them."""
+
+    def __init__(self, num_threads: int, variant: str = "") -> None:
+        self._library = load_library()
+        self._handle = self._library.octavo_context_new(num_threads, variant.encode())
+        if not self._handle:
+            raise DeviceError(
+                f"This processor cannot run the kernels for {variant!r}; "
+                f"it can run {', '.join(variants())}."
+            )
+
+    def run(self, instructions: NDArray[Any], pointers: NDArray[np.uint64]) -> None:
+        """Carry out instructions (of dtype INSTRUCTION); what they point at must be alive."""
+        failed = self._library.octavo_run(
+            self._handle, instructions.ctypes.data, len(instructions), pointers.ctypes.data
+        )
+        if failed:
+            raise BackendError(f"Out of memory in instruction {failed - 1} of a step.")
+
+    def pack(
+        self,
+        scheme: Scheme,
+        rows: NDArray[Any],
+        out_features: int,
+        in_features: int,
+        bias: NDArray[np.float32] | None,
+    ) -> PackedLinear:
+        """A weight in the kernels' own layout; ``rows`` may be let go of afterwards."""
+        if rows.strides[-1] != rows.itemsize:
+            rows = np.ascontiguousarray(rows)
+        handle = self._library.octavo_linear_new(
+            self._handle,
+            int(scheme),
+            rows.ctypes.data,
+            rows.strides[0],
+            out_features,
+            in_features,
+            None if bias is None else np.ascontiguousarray(bias, np.float32).ctypes.data,
+        )
+        if not handle:
+            raise BackendError(f"No memory for a weight of {out_features} x {in_features}.")
+        return PackedLinear(self._library, handle, out_features, in_features)
+
+    def close(self) -> None:
+        """End the threads; nothing can be run afterwards."""
+        handle, self._handle = self._handle, None
+        if handle:
+            self._library.octavo_context_free(handle)
+
+
+class PackedLinear:
+    """A prepared weight and its bias, in memory of the kernels' own."""
+
+    def __init__(self, library: Any, handle: int, out_features: int, in_features: int) -> None:
+        self._library = library
+        self.handle = handle
+        self.out_features = out_features
+        self.in_features = in_features
+
+    @property
+    def nbytes(self) -> int:
+        """What a product reads."""
+        return int(self._library.octavo_linear_bytes(self.handle))
+
+    def __del__(self) -> None:
+        if handle := self.__dict__.pop("handle", None):
+            self._library.octavo_linear_free(handle)
+
+
+def variants() -> list[str]:
+    """The instruction sets that this processor can run, the best first."""
+    text = ctypes.create_string_buffer(256)
+    load_library().octavo_variants(text, len(text))
+    return text.value.decode().split()

@@ -190,6 +190,21 @@ inline float largest(f32v x) {
   return lanes[0];
 }
 
+// ---- products of bfloat16 pairs ----
+
+// acc + a0 * b0 + a1 * b1 in each lane, whose 32 bits are two bfloat16. The order of the additions is
+// the processor's, and the same for every caller of one instruction set.
+inline f32v dot(f32v acc, u32v a, u32v b) {
+#if defined(__AVX512BF16__)
+  return _mm512_dpbf16_ps(acc, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+  return vbfdotq_f32(acc, reinterpret_cast<bfloat16x8_t>(a), reinterpret_cast<bfloat16x8_t>(b));
+#else
+  acc = fma(as_f32(a << 16), as_f32(b << 16), acc);
+  return fma(as_f32(a & 0xffff0000), as_f32(b & 0xffff0000), acc);
+#endif
+}
+
 // ---- functions ----
 
 // e^x to 2 units in the last place; 0 below -87.3, infinity above 88.7; e^NaN is NaN.

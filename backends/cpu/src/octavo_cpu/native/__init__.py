@@ -1,1 +1,1 @@
-"""The backend ``native``: compiled kernels over NumPy arrays; ``backends/cpu/kernels`` is theirs."""
+"""The backend ``native``: compiled kernels over NumPy arrays; their source is in kernels/."""

@@ -1,4 +1,4 @@
-"""An instruction as the kernels read it: kernels/abi.h in NumPy's words, and a test compares them."""
+"""An instruction as the kernels read it: kernels/abi.h in NumPy's words; a test compares them."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ enum class Opcode : int32_t {
   layer_norm = 4,    // x, weight, bias|-1, out              outer, inner, dim, x_outer, x_inner ; eps
   rope_table = 5,    // positions, context_lens, inv_freq f32[half], long_inv_freq|-1, cos, sin (f32)
                      //                                      tokens, half, kind, original_max_len
+                     // (kind: 1 dynamic, 2 longrope, 0 for all that inv_freq says already)
                      //                                      ; attention_factor, base, factor
   rope = 6,          // x, cos, sin, out                     tokens, heads, head_dim, x_token, x_head, half
   silu_mul = 7,      // gate_up, out                         rows, inner, gate_up_stride

@@ -17,6 +17,23 @@ inline Range range_of(int64_t chunk, int64_t per_chunk, int64_t items) {
   return {chunk * per_chunk, std::min(items, (chunk + 1) * per_chunk)};
 }
 
+// Rows of `dim` elements that one chunk takes: enough that handing it out costs little.
+inline int64_t rows_per_chunk(int64_t dim) {
+  constexpr int64_t kElements = 32768;
+  return std::max<int64_t>(1, kElements / std::max<int64_t>(1, dim));
+}
+
+// function(T{}) with T the element type of the instruction's activations.
+template <class Function>
+inline void by_element(const Call& call, Function function) {
+  switch (call.instruction.element) {
+    case Element::f32: return function(float{});
+    case Element::bf16: return function(bf16{});
+    case Element::f16: return function(f16{});
+    default: return;
+  }
+}
+
 // Call function<T>(...) with the element type of the instruction's activations.
 #define OCTAVO_BY_ELEMENT(call, function, ...)            \
   switch ((call).instruction.element) {                   \

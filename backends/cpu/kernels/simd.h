@@ -156,6 +156,42 @@ inline void store_part(T* p, f32v x, int count) {
   std::memcpy(p, lanes, sizeof(T) * static_cast<size_t>(count));
 }
 
+// `kept` in the first `count` lanes, `others` behind them.
+inline f32v keep_first(f32v kept, f32v others, int count) {
+  i32v index;
+  for (int lane = 0; lane < kLanes; ++lane) index[lane] = lane;
+  return index < count ? kept : others;
+}
+
+// ---- rows of any length ----
+
+// All lanes, where a count may stand as well: one loop body serves a row's whole vectors and its rest.
+struct AllLanes {};
+template <class T>
+inline f32v load(const T* p, AllLanes) {
+  return load(p);
+}
+template <class T>
+inline f32v load(const T* p, int count) {
+  return load_part(p, count);
+}
+template <class T>
+inline void store(T* p, f32v x, AllLanes) {
+  store(p, x);
+}
+template <class T>
+inline void store(T* p, f32v x, int count) {
+  store_part(p, x, count);
+}
+
+// body(i, AllLanes or how many) for the elements [i, i + kLanes) of a row of `dim`.
+template <class Body>
+inline void by_lanes(int64_t dim, Body body) {
+  int64_t i = 0;
+  for (; i + kLanes <= dim; i += kLanes) body(i, AllLanes{});
+  if (i < dim) body(i, static_cast<int>(dim - i));
+}
+
 template <class T>
 inline float load_one(const T* p) {
   return load_part(p, 1)[0];
@@ -213,7 +249,7 @@ inline f32v exp(f32v x) {
   const f32v magic = splat(0x1.8p23f);  // adding it rounds to a whole number
   const f32v shifted = fma(clamped, splat(1.44269504f), magic);
   const f32v whole = shifted - magic;
-  const f32v rest = fma(whole, splat(1.42860677e-6f), fma(whole, splat(-0.693145752f), clamped));
+  const f32v rest = fma(whole, splat(-1.42860677e-6f), fma(whole, splat(-0.693145752f), clamped));
   f32v power = splat(1.9875691500e-4f);
   power = fma(power, rest, splat(1.3981999507e-3f));
   power = fma(power, rest, splat(8.3334519073e-3f));

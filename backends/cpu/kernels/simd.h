@@ -10,7 +10,14 @@
 #include <cstring>
 
 #if defined(__x86_64__) || defined(__i386__)
+// GCC's own header leaves registers undefined on purpose, and warns of it where it is inlined.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#if !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 #elif defined(__aarch64__)
 #include <arm_neon.h>
 #endif

@@ -74,7 +74,9 @@ bench: $(VENV)/test.stamp ## Run the quick benchmarks; docs/benchmarks.md has th
 	$(BIN)/python benchmarks/engine_overhead.py --quick
 	$(BIN)/python benchmarks/cold_start.py --runs 3
 	$(BIN)/python benchmarks/peak_memory.py
-	$(BIN)/python benchmarks/offline.py --engine octavo,transformers --rounds 2 --scale 8
+	$(BIN)/python benchmarks/offline.py --engine octavo,transformers --backend numpy --rounds 2 --scale 0.125
+	$(BIN)/python benchmarks/native.py --part speed --engine octavo,octavo_4bit,transformers \
+		--rounds 2 --batch-rounds 1 --scale 0.125
 
 bench-clients: $(VENV)/test.stamp $(LOAD_CLIENTS:%=$(CLIENT_VENVS)/%/made.stamp) ## Load a server with vLLM's benchmark and GuideLLM
 	@$(BIN)/python scripts/fetch_model.py

@@ -1,6 +1,7 @@
 """From starting the process to the first word of the answer, as a user of the CLI waits for it.
 
     python benchmarks/cold_start.py --runs 5
+    python benchmarks/cold_start.py --backend native --backend numpy
 
 `octavo chat MODEL --message ...` and a transformers script of the same shape take turns. One run of
 each comes first and does not count: it brings the files into the page cache.
@@ -34,12 +35,13 @@ class Start:
     exit_s: float
 
 
-def octavo_command(gguf_path: Path) -> list[str]:
+def octavo_command(gguf_path: Path, backend: str | None = None) -> list[str]:
+    """With the backend that is chosen for the CPU, unless one is named."""
     program = Path(sys.executable).with_name("octavo.exe" if os.name == "nt" else "octavo")
     # fmt: off
     return [
         str(program), "chat", str(gguf_path), "--device", "cpu", "--temperature", "0",
-        "--message", MESSAGE,
+        "--message", MESSAGE, *(["--backend", backend] if backend else []),
     ]
     # fmt: on
 
@@ -78,10 +80,16 @@ def main() -> int:
     )
     parser.add_argument("--runs", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--backend", action="append", help="Octavo's; repeatable (default: the one it chooses)"
+    )
     parser.add_argument("--gguf", type=Path, default=GGUF_PATH)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    commands = {"octavo": octavo_command(arguments.gguf)}
+    commands = {
+        f"octavo {backend or ''}".strip(): octavo_command(arguments.gguf, backend)
+        for backend in arguments.backend or [None]
+    }
     if (reason := why_missing("transformers")) is None:
         commands["transformers"] = transformers_command(make_hf_folder(arguments.gguf))
     else:

@@ -15,11 +15,13 @@ import json
 import os
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import report
 import workload
-from engines import INSTALL, EngineOptions, why_missing
+from contenders import Contender, add_python_option, missing, start
+from engines import INSTALL, EngineOptions
 from make_hf_model import GGUF_PATH, make_hf_folder
 from worker import Worker, WorkerError
 
@@ -56,7 +58,7 @@ def run_round(
     """One turn of every engine; who begins changes from round to round."""
     first = round_index % len(workers)
     results: dict[str, dict[str, float]] = {worker.name: {} for worker in workers}
-    results["machine"] = machine.measure()
+    results["machine"] = machine.measure("read_gb_per_s", "gemm_gflop_per_s")
     for work in arguments.work:
         for worker in workers[first:] + workers[:first]:
             if work == "single":
@@ -80,19 +82,6 @@ def compare_tokens(workers: list[Worker]) -> dict[str, int]:
     }
 
 
-def start_workers(
-    stack: ExitStack, engines: list[str], options: EngineOptions
-) -> tuple[list[Worker], Worker]:
-    """The engines' processes and the machine's; all end with ``stack``."""
-    workers = []
-    for name in [*engines, "machine"]:
-        worker = Worker(name, options)
-        stack.callback(worker.close)
-        workers.append(worker)
-        print(f"{name}: {worker.description}; loaded in {worker.load_s:.1f} s", flush=True)
-    return workers[:-1], workers[-1]
-
-
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -110,6 +99,8 @@ def parse_arguments() -> argparse.Namespace:
         "--threads", type=int, default=os.cpu_count(), help="per engine (default: all cores)"
     )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--backend", help="Octavo's (default: the one it chooses)")
+    add_python_option(parser)
     parser.add_argument(
         "--static-batch", type=int, default=32, help="transformers' batch size (default: 32)"
     )
@@ -132,11 +123,8 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def main() -> int:
-    arguments = parse_arguments()
-    if missing := [line for name in arguments.engine if (line := why_missing(name))]:
-        print("\n".join(missing), file=sys.stderr)
-        return 2
+def contenders(arguments: argparse.Namespace) -> list[Contender]:
+    """The engines in the order asked for, and the machine behind them."""
     options = EngineOptions(
         hf_folder=str(arguments.hf_folder or make_hf_folder(arguments.gguf)),
         gguf_path=str(arguments.gguf),
@@ -144,10 +132,32 @@ def main() -> int:
         num_threads=arguments.threads,
         static_batch_size=arguments.static_batch,
     )
+    pythons = dict(arguments.python)
+    extra = {"octavo": {"backend": arguments.backend}}
+    return [
+        Contender(
+            name,
+            name,
+            replace(options, extra=extra.get(name, {})),
+            pythons.get(name, sys.executable),
+        )
+        for name in [*arguments.engine, "machine"]
+    ]
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    all_contenders = contenders(arguments)
+    if lines := missing(all_contenders):
+        print("\n".join(lines), file=sys.stderr)
+        return 2
     rounds = []
     with ExitStack() as stack:
         try:
-            workers, machine = start_workers(stack, arguments.engine, options)
+            all_workers = start(stack, all_contenders)
+            if len(all_workers) < len(all_contenders):
+                return 1
+            *workers, machine = all_workers
             equal_tokens = compare_tokens(workers)
             for round_index in range(arguments.rounds):
                 rounds.append(run_round(workers, machine, round_index, arguments))

@@ -1,4 +1,4 @@
-"""Peak memory of one CLI run against what must be held: float32 weights and the KV cache.
+"""Peak memory of one CLI run against what must be held: the weights and the KV cache.
 
 The cache is made just large enough for one request, which then fills it, so that all of it counts.
 Resident pages of the mapped model file are part of the figure. Linux and macOS.
@@ -20,19 +20,20 @@ CONTEXT_TOKENS = 1024
 MAX_WEIGHT_FACTOR = 1.3
 
 
-def engine_options(kv_cache_bytes: int) -> list[str]:
+def engine_options(arguments: argparse.Namespace) -> list[str]:
     # fmt: off
     return [
-        "--device", "cpu", "--backend", "numpy", "--dtype", "float32", "--max-num-seqs", "1",
-        "--max-model-len", str(CONTEXT_TOKENS), "--kv-cache-memory-bytes", str(kv_cache_bytes),
+        "--device", "cpu", "--backend", arguments.backend, "--dtype", arguments.dtype,
+        "--max-num-seqs", "1", "--max-model-len", str(CONTEXT_TOKENS),
+        "--kv-cache-memory-bytes", str(arguments.kv_cache_bytes),
     ]
     # fmt: on
 
 
-def planned_bytes(program: str, model: Path, kv_cache_bytes: int) -> tuple[int, int]:
-    """(float32 weights, cache), by `octavo plan`."""
+def planned_bytes(program: str, arguments: argparse.Namespace) -> tuple[int, int]:
+    """(weights, cache), by `octavo plan`."""
     result = subprocess.run(
-        [program, "plan", str(model), "--json", *engine_options(kv_cache_bytes)],
+        [program, "plan", str(arguments.model), "--json", *engine_options(arguments)],
         capture_output=True,
         check=True,
         text=True,
@@ -56,6 +57,8 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", type=Path, default=GGUF_PATH)
+    parser.add_argument("--backend", default="numpy", help="default: %(default)s")
+    parser.add_argument("--dtype", default="float32", help="default: %(default)s")
     parser.add_argument("--kv-cache-bytes", type=int, default=64 << 20)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -63,21 +66,21 @@ def main() -> int:
         print("peak_memory.py needs os.wait4 (Linux or macOS)", file=sys.stderr)
         return 2
     program = octavo_command(arguments.model)[0]
-    weight_bytes, cache_bytes = planned_bytes(program, arguments.model, arguments.kv_cache_bytes)
+    weight_bytes, cache_bytes = planned_bytes(program, arguments)
     # "word " is one token in most vocabularies: a prompt of two thirds of the context.
     prompt = "word " * (CONTEXT_TOKENS * 2 // 3)
     # fmt: off
     command = [
         program, "generate", str(arguments.model), prompt, "--temperature", "0", "--ignore-eos",
         "--max-tokens", str(CONTEXT_TOKENS // 4), "--quiet",
-        *engine_options(arguments.kv_cache_bytes),
+        *engine_options(arguments),
     ]
     # fmt: on
     peak_bytes = peak_rss_bytes(command)
     idle_bytes = peak_rss_bytes([program, "devices"])
     limit_bytes = MAX_WEIGHT_FACTOR * weight_bytes + cache_bytes
     figures = {
-        "float32 weights": weight_bytes,
+        f"weights ({arguments.dtype})": weight_bytes,
         "KV cache": cache_bytes,
         "octavo devices, peak": idle_bytes,
         "octavo generate, peak": peak_bytes,

@@ -22,27 +22,55 @@ def table(rounds: Sequence[Round], engines: Sequence[str], equal_tokens: dict[st
     A ratio is the median of the rounds' ratios, its range behind it: both sides of a ratio ran
     within the same minutes, so a busy machine hits them alike.
     """
-    first, others = engines[0], engines[1:]
-    header = ["", *engines, *(f"{first} / {other}" for other in others)]
-    rows = [header, ["---"] * len(header)]
-    for metric, label in UNITS.items():
-        if metric not in rounds[0][first]:
-            continue
-        medians = [f"{median(r[engine][metric] for r in rounds):.1f}" for engine in engines]
-        ratios = [_ratio([r[first][metric] / r[other][metric] for r in rounds]) for other in others]
-        rows.append([label, *medians, *ratios])
-    lines = ["", *("| " + " | ".join(row) + " |" for row in rows), ""]
-    lines.append(_machine_line(rounds))
+    lines = ["", markdown(compare(rounds, engines)), "", _machine_line(rounds)]
     lines += [
-        f"{name}: {count} of 64 greedy tokens as {first}'s" for name, count in equal_tokens.items()
+        f"{name}: {count} of 64 greedy tokens as {engines[0]}'s"
+        for name, count in equal_tokens.items()
     ][1:]
     return "\n".join(lines)
 
 
-def _ratio(ratios: list[float]) -> str:
-    if len(ratios) == 1:
-        return f"{ratios[0]:.2f}"
-    return f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+def compare(rounds: Sequence[Round], engines: Sequence[str]) -> list[list[str]]:
+    """The header and a row per metric that the first engine has."""
+    first, others = engines[0], engines[1:]
+    rows = [["", *engines, *(f"{first} / {other}" for other in others)]]
+    for metric, label in UNITS.items():
+        if metric not in rounds[0][first]:
+            continue
+        medians = [_median(rounds, engine, metric) for engine in engines]
+        rows.append([label, *medians, *(ratio(rounds, metric, first, other) for other in others)])
+    return rows
+
+
+def ratio(rounds: Sequence[Round], metric: str, first: str, other: str) -> str:
+    """Of two engines' rates, within the rounds; empty if one of them has none."""
+    return spread(
+        [
+            r[first][metric] / r[other][metric]
+            for r in rounds
+            if metric in r[first] and metric in r[other]
+        ]
+    )
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """The median, and behind it the range."""
+    if not values:
+        return ""
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
+    return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table; its first row is the header."""
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def _median(rounds: Sequence[Round], engine: str, metric: str) -> str:
+    values = [r[engine][metric] for r in rounds if metric in r[engine]]
+    return f"{median(values):.1f}" if values else ""
 
 
 def _machine_line(rounds: Sequence[Round]) -> str:

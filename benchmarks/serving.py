@@ -131,6 +131,7 @@ def offline_worker(stack: ExitStack, arguments: argparse.Namespace) -> Worker:
         ),
     )
     stack.callback(worker.close)
+    worker.wait_ready()
     return worker
 
 

@@ -31,21 +31,35 @@ class Timing:
 
 
 class Worker:
-    """The parent's side."""
+    """The parent's side. Several may load at the same time: ``wait_ready`` comes before work."""
 
-    def __init__(self, name: str, options: EngineOptions) -> None:
+    description = ""
+    load_s = 0.0
+
+    def __init__(
+        self,
+        name: str,
+        options: EngineOptions,
+        *,
+        engine: str | None = None,
+        python: str = sys.executable,
+    ) -> None:
+        """Start ``engine`` (the one called ``name``) in a process of the interpreter ``python``."""
         self.name = name
-        environment = dict(os.environ) | dict.fromkeys(THREAD_VARIABLES, str(options.num_threads))
+        engine = engine or name
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).resolve()), name, json.dumps(asdict(options))],
+            [python, str(Path(__file__).resolve()), engine, json.dumps(asdict(options))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment,
+            env=_environment(engine, options.num_threads),
             text=True,
         )
+
+    def wait_ready(self) -> None:
+        """Until the weights are loaded."""
         ready = self._read()
-        self.description: str = ready["description"]
-        self.load_s: float = ready["load_s"]
+        self.description = ready["description"]
+        self.load_s = ready["load_s"]
 
     def generate(self, work: Work) -> Timing:
         """Let the engine do ``work``; the clock runs in the worker, around the engine only."""
@@ -55,9 +69,9 @@ class Worker:
             raise WorkerError(f"{self.name} returned {lens} tokens; asked for {work.output_lens}")
         return Timing(reply["seconds"], reply["token_ids"])
 
-    def measure(self) -> dict[str, float]:
-        """The machine's rates (worker ``machine`` only)."""
-        return self._ask({})
+    def measure(self, *rates: str) -> dict[str, float]:
+        """Rates of the machine, by the names of its methods (the engines that measure it only)."""
+        return self._ask({"measure": rates})
 
     def close(self) -> None:
         """End the process. The worker must not be used afterwards."""
@@ -82,6 +96,13 @@ class Worker:
         return reply
 
 
+def _environment(engine: str, num_threads: int) -> dict[str, str]:
+    """The thread count for every library; vLLM binds its own threads, and warns if it is told."""
+    if engine == "vllm":
+        return {key: value for key, value in os.environ.items() if key not in THREAD_VARIABLES}
+    return dict(os.environ) | dict.fromkeys(THREAD_VARIABLES, str(num_threads))
+
+
 def serve(name: str, options: EngineOptions) -> None:
     """The worker's side: load, say so, then answer one line per line until the pipe closes."""
     # The pipe keeps stdout's file; whatever a library prints goes to stderr.
@@ -93,30 +114,16 @@ def serve(name: str, options: EngineOptions) -> None:
         replies.flush()
 
     start = time.perf_counter()
-    if name == "machine":
-        _serve_machine(options, reply)
-        return
     engine = load(name, options)
     reply({"description": engine.description, "load_s": time.perf_counter() - start})
     for line in sys.stdin:
-        work = json.loads(line)
+        message = json.loads(line)
+        if "measure" in message:
+            reply({name: getattr(engine, name)() for name in message["measure"]})
+            continue
         start = time.perf_counter()
-        token_ids = engine.generate(work["prompts"], work["output_lens"])
+        token_ids = engine.generate(message["prompts"], message["output_lens"])
         reply({"seconds": time.perf_counter() - start, "token_ids": token_ids})
-
-
-def _serve_machine(options: EngineOptions, reply: Any) -> None:
-    from engines.machine_engine import Machine
-
-    machine = Machine(options.num_threads)
-    reply({"description": "machine", "load_s": 0.0})
-    for _ in sys.stdin:
-        reply(
-            {
-                "read_gb_per_s": machine.read_gb_per_s(),
-                "gemm_gflop_per_s": machine.gemm_gflop_per_s(),
-            }
-        )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -34,6 +36,7 @@ class EngineOptions:
     num_threads: int
     static_batch_size: int = 32
     extra: dict[str, Any] = field(default_factory=dict)
+    """Options of the engine itself, over those above and over the benchmark's own."""
 
 
 INSTALL = {
@@ -45,11 +48,14 @@ INSTALL = {
 """Engines by the package that must be importable, and how to get it."""
 
 
-def why_missing(name: str) -> str | None:
-    """None if the engine is installed here, else how to install it."""
-    if importlib.util.find_spec(name):
-        return None
-    return f"{name} is not installed in this environment: {INSTALL[name]}"
+def why_missing(name: str, python: str = sys.executable) -> str | None:
+    """None if ``python`` can import the engine, else how to install it."""
+    if python == sys.executable:
+        is_there = importlib.util.find_spec(name) is not None
+    else:
+        look = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({name!r}) is None)"
+        is_there = subprocess.run([python, "-c", look], check=False).returncode == 0
+    return None if is_there else f"{name} is not installed for {python}: {INSTALL[name]}"
 
 
 def load(name: str, options: EngineOptions) -> Engine:

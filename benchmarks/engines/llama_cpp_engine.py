@@ -21,7 +21,10 @@ class LlamaCppEngine:
             verbose=False,
             **settings,
         )
-        self.description = f"llama-cpp-python {llama_cpp.__version__}, Q4_1, {settings}"
+        self.description = (
+            f"llama-cpp-python {llama_cpp.__version__}, Q4_1, {settings}; "
+            f"{llama_cpp.llama_print_system_info().decode()}"
+        )
 
     def generate(
         self, prompts: Sequence[Sequence[int]], output_lens: Sequence[int]

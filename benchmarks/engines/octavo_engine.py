@@ -1,4 +1,4 @@
-"""Octavo on its NumPy backend."""
+"""Octavo on the backend it chooses for the CPU, or on the one that ``extra`` names."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ class OctavoEngine:
     """All prompts at once: the engine batches continuously."""
 
     def __init__(self, options: EngineOptions) -> None:
-        settings = {"backend": "numpy", "dtype": options.dtype, **options.extra}
-        self._llm = LLM(options.hf_folder, device="cpu", **settings)
-        self.description = f"octavo {version('octavo')}, {settings}"
+        settings = {"dtype": options.dtype, **options.extra}
+        model = settings.pop("model", options.hf_folder)
+        self._llm = LLM(model, device="cpu", **settings)
+        backend = self._llm.loaded.resolution.spec.name
+        self.description = f"octavo {version('octavo')}, backend {backend}, {settings}"
 
     def generate(
         self, prompts: Sequence[Sequence[int]], output_lens: Sequence[int]

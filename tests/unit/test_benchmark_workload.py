@@ -54,3 +54,40 @@ def test_ratios_are_taken_within_rounds(benchmark_module):
     assert "| decode, 1 request, tok/s | 120.0 | 55.0 | 3.00 (2.00 to 4.00) |" in text
     assert "prefill" not in text
     assert "b: 60 of 64 greedy tokens as a's" in text
+
+
+SMOLLM2 = {
+    "hidden_size": 576,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "intermediate_size": 1536,
+    "vocab_size": 49152,
+}
+
+
+def test_the_floors_are_the_models_own_numbers(benchmark_module):
+    work = benchmark_module("model_work").ModelWork.of_config(SMOLLM2)
+    assert work.bf16_weight_bytes == 2 * (
+        30 * (576 * 960 + 576 * 576 + 3 * 576 * 1536) + 28_311_552
+    )
+    assert work.all_weights_flop(10) == 10 * work.bf16_weight_bytes
+    assert work.kv_bytes(1000, "auto") == 1000 * 30 * 2 * 3 * 64 * 2
+    assert work.kv_bytes(1000, "int8") == 1000 * 30 * 2 * 3 * (64 + 4)
+    # One token attends to itself: two products over all heads, beside every weight once.
+    assert work.prefill_flop(1) == work.all_weights_flop(1) + 4 * 30 * 576
+
+
+def test_an_aim_is_held_against_the_median_of_shares_within_turns(benchmark_module):
+    aims = benchmark_module("native_aims")
+    work = benchmark_module("model_work").ModelWork.of_config(SMOLLM2)
+    per_token_s = work.bf16_weight_bytes / 40e9
+    rounds = [
+        {"octavo": {"decode_tok_s": share / per_token_s, aims.READ: 40.0}}
+        for share in (0.80, 0.90, 0.95)
+    ]
+    for record in rounds:
+        record["octavo"]["prefill_1024_tok_s"] = 1.0
+    text = aims.aims_table({"single": rounds, "batch": []}, work, 96_000_000)
+    assert "| 0.90 (0.80 to 0.95) | 0.85 | yes |" in text
+    assert "over vLLM" not in text

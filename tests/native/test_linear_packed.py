@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kernel_case import DTYPES, context, run, runnable_variants
 from numpy.typing import NDArray
 
 from octavo.loading.gguf_quants import QUANT_TYPES, QuantType
 from octavo.testing.tolerances import TOLERANCES
 from octavo_cpu.native.instruction import Element, Opcode, Scheme
 from octavo_cpu.native.library import Context, PackedLinear
-from kernel_case import DTYPES, context, run, runnable_variants
 
 pytestmark = pytest.mark.parametrize("variant", runnable_variants())
 

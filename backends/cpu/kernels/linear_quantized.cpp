@@ -12,6 +12,7 @@ namespace {
 
 constexpr int64_t kRowsPerChunk = 96;  // their accumulators and a group's codes stay in the first cache
 constexpr int64_t kFewRows = 4;        // unpacking for each row is cheaper below
+constexpr int kPrefetchBytes = 4096;   // ahead: the processor's own prefetch stops at each page
 #if defined(__AVX512F__) || defined(__aarch64__) || defined(__powerpc64__)
 constexpr int kTileRows = 6;  // 24 sums and 4 codes in 32 registers
 #else
@@ -55,6 +56,7 @@ void multiply_row(const uint8_t* panel, int64_t in_features, const typename Prod
   f32v totals[kVectors] = {};
   P::for_each_group(panel, in_features, [&](const uint8_t* header, const uint8_t* group, int64_t index) {
     f32v sums[kVectors] = {};
+    for (int i = 0; i < P::kGroupBytes; i += 64) __builtin_prefetch(group + kPrefetchBytes + i);
     unrolled<P::kWords>([&](auto word) {
       typename P::Codes::Word words[kVectors];
       for (int v = 0; v < kVectors; ++v) words[v] = P::Codes::load(P::word(group, word, v));

@@ -144,9 +144,15 @@ inline void store(f16* p, f32v x) {
 }
 
 inline f32v load(const int8_t* p) {
+#if defined(__AVX512F__)
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#elif defined(__AVX2__)
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#else
   i8v x;
   std::memcpy(&x, p, sizeof x);
   return __builtin_convertvector(__builtin_convertvector(x, i32v), f32v);
+#endif
 }
 
 // The first `count` lanes; the others are zero. Never touches memory behind them.

@@ -51,7 +51,7 @@ class Worker:
             [python, str(Path(__file__).resolve()), engine, json.dumps(asdict(options))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=_environment(engine, options.num_threads),
+            env=_environment(engine, options.num_threads, python),
             text=True,
         )
 
@@ -96,11 +96,18 @@ class Worker:
         return reply
 
 
-def _environment(engine: str, num_threads: int) -> dict[str, str]:
-    """The thread count for every library; vLLM binds its own threads, and warns if it is told."""
-    if engine == "vllm":
-        return {key: value for key, value in os.environ.items() if key not in THREAD_VARIABLES}
-    return dict(os.environ) | dict.fromkeys(THREAD_VARIABLES, str(num_threads))
+def _environment(engine: str, num_threads: int, python: str) -> dict[str, str]:
+    """The thread count, as the engine takes it."""
+    if engine != "vllm":
+        return dict(os.environ) | dict.fromkeys(THREAD_VARIABLES, str(num_threads))
+    # By itself it would leave a core idle. It binds a thread to each of these cores, and asks for
+    # Intel's OpenMP, which its environment has.
+    environment = {key: value for key, value in os.environ.items() if key not in THREAD_VARIABLES}
+    environment["VLLM_CPU_OMP_THREADS_BIND"] = f"0-{num_threads - 1}"
+    openmp = Path(python).parent.parent / "lib" / "libiomp5.so"
+    if openmp.is_file():
+        environment.setdefault("LD_PRELOAD", str(openmp))
+    return environment
 
 
 def serve(name: str, options: EngineOptions) -> None:

@@ -14,11 +14,9 @@ from engines import EngineOptions
 
 
 class VllmEngine:
-    """All prompts at once: the engine batches continuously. Its threads are bound, one a core."""
+    """All prompts at once: the engine batches continuously."""
 
     def __init__(self, options: EngineOptions) -> None:
-        if options.num_threads != os.cpu_count():
-            os.environ["VLLM_CPU_OMP_THREADS_BIND"] = f"0-{options.num_threads - 1}"
         settings = {"dtype": options.dtype, "max_model_len": 2048, **options.extra}
         self._llm = vllm.LLM(options.hf_folder, **settings)
         self.description = f"vllm {vllm.__version__}, {settings}"

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kernel_case import DTYPES, context, run, runnable_variants
 from numpy.typing import NDArray
-from tests.native.kernel_case import DTYPES, context, run, runnable_variants
 
 from octavo.testing.tolerances import tolerance_of
 from octavo_cpu.native.instruction import Element, Opcode

@@ -239,6 +239,20 @@ inline float largest(f32v x) {
   return lanes[0];
 }
 
+// Whether a comparison holds in some lane.
+inline bool any(i32v holds) {
+#if defined(__AVX512F__)
+  return _mm512_movepi32_mask(reinterpret_cast<__m512i>(holds)) != 0;
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps(reinterpret_cast<__m256>(holds)) != 0;
+#else
+  uint64_t words[kLanes / 2], all = 0;
+  std::memcpy(words, &holds, sizeof words);
+  for (const uint64_t word : words) all |= word;
+  return all != 0;
+#endif
+}
+
 // ---- products of bfloat16 pairs ----
 
 // acc + a0 * b0 + a1 * b1 in each lane, whose 32 bits are two bfloat16. The order of the additions is

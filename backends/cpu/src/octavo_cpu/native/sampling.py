@@ -1,0 +1,112 @@
+"""Sampling by the compiled kernels: the tokens that octavo.ops.sampling defines, to the bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import array_api_compat.numpy as xp
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.api import PortableOps, SampleResult, SamplingBatch
+from octavo_cpu.native.instruction import INSTRUCTION, Element, Opcode
+from octavo_cpu.native.library import Context
+
+__all__ = ["sample", "token_logprobs", "widen"]
+
+Logits = NDArray[Any]  # [rows, vocab] of a dtype in _ELEMENTS
+Logits32 = NDArray[np.float32]
+
+_ELEMENTS = {
+    np.dtype(np.float32): Element.F32,
+    np.dtype(ml_dtypes.bfloat16): Element.BF16,
+    np.dtype(np.float16): Element.F16,
+}
+_PENALTY_GRID = np.float32(2**20)
+
+
+def sample(context: Context, logits: Logits, sampling: SamplingBatch) -> SampleResult:
+    """One token for each row of logits: [rows, vocab] in float32, bfloat16 or float16."""
+    adjusted = logits if sampling.plain else _adjusted(logits, sampling)
+    token_ids, valid = _choose(context, adjusted, sampling)
+    if sampling.num_logprobs < 0:
+        return SampleResult(token_ids, None, None, None, None, valid)
+    likely = token_logprobs(logits, token_ids, sampling.num_logprobs)
+    return SampleResult(
+        token_ids, likely.logprobs, likely.ranks, likely.top_ids, likely.top_logprobs, valid
+    )
+
+
+def token_logprobs(logits: Logits, token_ids: NDArray[np.int32], num_logprobs: int) -> SampleResult:
+    """Log-probability and rank of the given token in each row, and the likeliest tokens."""
+    return PortableOps(xp).token_logprobs(widen(logits), token_ids, num_logprobs)
+
+
+def widen(logits: Logits) -> Logits32:
+    """The same numbers in float32; ml_dtypes takes several times as long for bfloat16."""
+    if logits.dtype != ml_dtypes.bfloat16:
+        return logits.astype(np.float32, copy=False)
+    bits: NDArray[np.uint32] = logits.view(np.uint16).astype(np.uint32)
+    bits <<= 16
+    return bits.view(np.float32)
+
+
+def _choose(
+    context: Context, logits: Logits, sampling: SamplingBatch
+) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """(token_ids, valid) of rows whose logits are adjusted already."""
+    num_rows, vocab_size = logits.shape
+    logits = logits if _has_contiguous_rows(logits) else np.ascontiguousarray(logits)
+    token_ids, valid = np.empty(num_rows, np.int32), np.empty(num_rows, np.bool_)
+    settings = [] if sampling.all_greedy else _settings(sampling)
+    operands = [logits, *settings, token_ids, valid]
+    instruction = np.zeros(1, INSTRUCTION)
+    instruction["opcode"] = Opcode.ARGMAX if sampling.all_greedy else Opcode.DRAW
+    instruction["element"] = _ELEMENTS[logits.dtype]
+    instruction["operands"] = -1
+    instruction["operands"][0, : len(operands)] = range(len(operands))
+    instruction["sizes"][0, :3] = num_rows, vocab_size, logits.strides[0] // logits.itemsize
+    pointers = [operand.__array_interface__["data"][0] for operand in operands]
+    context.run(instruction, np.array(pointers, np.uint64))
+    return token_ids, valid
+
+
+def _has_contiguous_rows(logits: Logits) -> bool:
+    return logits.strides[1] == logits.itemsize and logits.strides[0] % logits.itemsize == 0
+
+
+def _settings(sampling: SamplingBatch) -> list[NDArray[Any]]:
+    """The operands of DRAW, as contiguous arrays: [rows] each."""
+    numbers = (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p)
+    dtypes = (np.float32, np.int32, np.float32, np.float32, np.float32)
+    return [
+        np.ascontiguousarray(values, dtype)
+        for values, dtype in zip((*numbers, sampling.uniform), dtypes, strict=True)
+    ]
+
+
+def _adjusted(logits: Logits, sampling: Any) -> Logits32:
+    """Logits after mask, bias and penalties, in memory of their own."""
+    with np.errstate(over="ignore", invalid="ignore"):  # such rows are not valid
+        adjusted = np.array(widen(logits))
+        if sampling.mask is not None:
+            np.copyto(adjusted, np.float32(-np.inf), where=~np.asarray(sampling.mask))
+        if len(sampling.bias_ids):
+            adjusted[sampling.bias_rows, sampling.bias_ids] += sampling.bias_values
+        if len(sampling.seen_ids):
+            place = (sampling.seen_rows, sampling.seen_ids)
+            adjusted[place] = _penalised(adjusted[place], sampling)
+    return adjusted
+
+
+def _penalised(values: Logits32, sampling: Any) -> Logits32:
+    """Logits of seen tokens; the very operations of octavo.ops.sampling_portable, which round."""
+    rows = sampling.seen_rows
+    counts = np.asarray(sampling.seen_counts, np.float32)
+    repetition = sampling.repetition_penalty[rows]
+    values = np.where(values > 0, values / repetition, values * repetition)
+    by_count = np.round(sampling.frequency_penalty[rows] * counts * _PENALTY_GRID) / _PENALTY_GRID
+    present: Logits32 = np.where(counts > 0, sampling.presence_penalty[rows], np.float32(0))
+    penalised: Logits32 = values - by_count - present
+    return penalised

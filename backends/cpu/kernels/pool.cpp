@@ -3,69 +3,128 @@
 #include <cstdlib>
 #include <new>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 namespace octavo {
+namespace {
+
+// One look at the word costs about 20 ns with the pause.
+constexpr int kSpinsForJob = 2000;    // the time that ops too small to share take, and more
+constexpr int kSpinsForChunks = 500;  // then the thread that has the chunk was probably interrupted
+constexpr uint64_t kTaken = 0xffffffff;  // mask of the chunks not yet taken
+
+void pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("isb");
+#elif defined(__powerpc64__)
+  asm volatile("or 27,27,27");
+#endif
+}
+
+}  // namespace
 
 Scratch::~Scratch() { std::free(memory_); }
 
 void* Scratch::reserve(size_t bytes) {
   if (bytes > bytes_) {
     std::free(memory_);
-    bytes_ = (bytes + 4095) / 4096 * 4096;
-    memory_ = std::aligned_alloc(64, bytes_);
+    bytes_ = 0;
+    const size_t pages = (bytes + 4095) / 4096 * 4096;
+    memory_ = std::aligned_alloc(64, pages);
     if (memory_ == nullptr) throw std::bad_alloc();
+    bytes_ = pages;
   }
   return memory_;
 }
 
 Pool::Pool(int num_threads) : scratches_(static_cast<size_t>(num_threads)) {
-  for (int worker = 1; worker < num_threads; ++worker) workers_.emplace_back([this, worker] { work(worker); });
+  for (size_t worker = 1; worker < scratches_.size(); ++worker)
+    workers_.emplace_back([this, worker] { work(worker); });
 }
 
 Pool::~Pool() {
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    stop_ = true;
-  }
-  wake_.notify_all();
+  stop_ = true;
+  ++wake_.word;
+  wake_.wake(num_threads());
   for (auto& worker : workers_) worker.join();
 }
 
 void Pool::run(const Kernel& kernel, const Call& call) {
-  num_chunks_ = kernel.num_chunks(call);
-  if (num_chunks_ <= 1 || workers_.empty()) {
-    for (int64_t chunk = 0; chunk < num_chunks_; ++chunk) kernel.run(call, chunk, scratches_[0]);
+  const int64_t num_chunks = kernel.num_chunks(call);
+  if (num_chunks <= 1 || workers_.empty()) {
+    for (int64_t chunk = 0; chunk < num_chunks; ++chunk) kernel.run(call, chunk, scratches_[0]);
     return;
   }
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    kernel_ = &kernel;
-    call_ = &call;
-    next_ = 0;
-    busy_ = static_cast<int>(workers_.size());
-    ++job_;
+  kernel_ = &kernel;
+  call_ = &call;
+  share(num_chunks);
+  while (try_chunk(scratches_[0])) {
   }
-  wake_.notify_all();
-  take_chunks(scratches_[0]);
-  std::unique_lock<std::mutex> lock(mutex_);
-  done_.wait(lock, [this] { return busy_ == 0; });
+  await_chunks();
+  if (out_of_memory_.load(std::memory_order_relaxed)) {
+    out_of_memory_ = false;
+    throw std::bad_alloc();
+  }
 }
 
-void Pool::take_chunks(Scratch& scratch) {
-  for (int64_t chunk = next_++; chunk < num_chunks_; chunk = next_++) kernel_->run(*call_, chunk, scratch);
+void Pool::share(int64_t num_chunks) {
+  num_chunks_ = num_chunks;
+  unfinished_.word.store(static_cast<uint32_t>(num_chunks), std::memory_order_relaxed);
+  state_ = uint64_t{++job_} << 32 | static_cast<uint64_t>(num_chunks);
+  const int sleepers = num_sleepers_;  // after the state: who counted itself later has looked at it
+  if (sleepers > 0) {
+    ++wake_.word;
+    wake_.wake(num_chunks - 1 < sleepers ? static_cast<int>(num_chunks - 1) : sleepers);
+  }
 }
 
-void Pool::work(int worker) {
-  uint64_t seen = 0;
-  std::unique_lock<std::mutex> lock(mutex_);
-  for (;;) {
-    wake_.wait(lock, [&] { return stop_ || job_ != seen; });
-    if (stop_) return;
-    seen = job_;
-    lock.unlock();
-    take_chunks(scratches_[static_cast<size_t>(worker)]);
-    lock.lock();
-    if (--busy_ == 0) done_.notify_one();
+// Take a chunk and run it; false if none is left.
+bool Pool::try_chunk(Scratch& scratch) {
+  uint64_t state = state_.load(std::memory_order_acquire);
+  do {
+    if ((state & kTaken) == 0) return false;
+  } while (!state_.compare_exchange_weak(state, state - 1, std::memory_order_acq_rel));
+  try {
+    kernel_->run(*call_, num_chunks_ - static_cast<int64_t>(state & kTaken), scratch);
+  } catch (const std::bad_alloc&) {
+    out_of_memory_.store(true, std::memory_order_relaxed);
   }
+  if (--unfinished_.word == 0 && caller_sleeps_) unfinished_.wake(1);
+  return true;
+}
+
+void Pool::await_chunks() {
+  for (int spin = 0; spin < kSpinsForChunks; ++spin) {
+    if (unfinished_.word.load(std::memory_order_acquire) == 0) return;
+    pause();
+  }
+  caller_sleeps_ = true;
+  while (const uint32_t unfinished = unfinished_.word) unfinished_.sleep(unfinished);
+  caller_sleeps_ = false;
+}
+
+void Pool::work(size_t worker) {
+  do {
+    while (try_chunk(scratches_[worker])) {
+    }
+  } while (await_job());
+}
+
+// Until there may be a chunk to take; false when the pool ends.
+bool Pool::await_job() {
+  for (int spin = 0; spin < kSpinsForJob; ++spin) {
+    if ((state_.load(std::memory_order_acquire) & kTaken) != 0) return true;
+    pause();
+  }
+  const uint32_t seen = wake_.word;
+  ++num_sleepers_;
+  while (!stop_ && (state_ & kTaken) == 0 && wake_.word == seen) wake_.sleep(seen);
+  --num_sleepers_;
+  return !stop_;
 }
 
 }  // namespace octavo

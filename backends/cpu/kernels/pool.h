@@ -1,42 +1,62 @@
-// Threads that share the chunks of a kernel, without a barrier that spins for a late one.
+// Threads that share the chunks of a kernel, and never wait for one that has not begun.
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
-#include <memory>
-#include <mutex>
 #include <thread>
 #include <vector>
 
+#include "futex.h"
 #include "kernel.h"
 
 namespace octavo {
 
 // `num_threads` threads, the calling one included. One thread calls at a time.
+//
+// A job is its chunks, which whoever is free takes one by one. All that a thread must know to take
+// one is in a single word,
+//
+//     state_   | number of the job (32 bits) | chunks not yet taken (32 bits) |
+//
+// so that taking is one compare-and-swap, and fails for a job that is over: a thread that comes late
+// finds nothing and is not waited for. The caller takes chunks too, and then waits for those that
+// others are computing. Waiting spins for a few microseconds, since instructions follow each other
+// closely, and then sleeps: beside a busy neighbour a spinning thread would hold the very core that
+// the awaited one needs.
 class Pool {
  public:
   explicit Pool(int num_threads);
   ~Pool();
-  int num_threads() const { return static_cast<int>(workers_.size()) + 1; }
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
 
-  // Run all chunks and wait for them.
+  int num_threads() const { return static_cast<int>(scratches_.size()); }
+
+  // Run all chunks and wait for them. Throws std::bad_alloc if one could not have its memory.
   void run(const Kernel& kernel, const Call& call);
 
  private:
-  void work(int worker);
-  void take_chunks(Scratch& scratch);
+  void share(int64_t num_chunks);
+  void work(size_t worker);
+  bool try_chunk(Scratch& scratch);
+  bool await_job();
+  void await_chunks();
 
+  std::vector<Scratch> scratches_;  // the first is the caller's
   std::vector<std::thread> workers_;
-  std::vector<Scratch> scratches_;
-  std::mutex mutex_;
-  std::condition_variable wake_, done_;
+
+  // Of the current job. Written while no chunk can be taken, read by who has taken one.
   const Kernel* kernel_ = nullptr;
   const Call* call_ = nullptr;
   int64_t num_chunks_ = 0;
-  std::atomic<int64_t> next_{0};
-  uint64_t job_ = 0;
-  int busy_ = 0;
-  bool stop_ = false;
+  uint32_t job_ = 0;
+
+  alignas(64) std::atomic<uint64_t> state_{0};
+  alignas(64) Futex unfinished_;  // chunks of the current job that are not done
+  std::atomic<bool> caller_sleeps_{false};
+  std::atomic<bool> out_of_memory_{false};
+  alignas(64) Futex wake_;  // changes when sleepers have something to do
+  std::atomic<int> num_sleepers_{0};
+  std::atomic<bool> stop_{false};
 };
 
 }  // namespace octavo

@@ -1,0 +1,79 @@
+// The two products of attention over one tile, for a few rows (queries of heads that share keys).
+//
+// Words are what one lane multiplies: a float, or a pair of bfloat16 (uint32_t). Each sum has one
+// accumulator and runs in order, however many rows and columns go side by side.
+#pragma once
+
+#include "kernels.h"
+
+namespace octavo::OCTAVO_VARIANT {
+
+constexpr int kMaxRows = 6;
+#if defined(__AVX512F__) || defined(__aarch64__) || defined(__powerpc64__)
+constexpr int kColumns = 4;  // vectors side by side, where there are 32 registers
+#else
+constexpr int kColumns = 2;
+#endif
+
+inline f32v multiply_add(f32v acc, f32v a, f32v b) { return fma(a, b, acc); }
+inline f32v multiply_add(f32v acc, u32v a, u32v b) { return dot(acc, a, b); }
+
+inline f32v load_words(const float* p) { return load(p); }
+inline u32v load_words(const uint32_t* p) {
+  u32v x;
+  std::memcpy(&x, p, sizeof x);
+  return x;
+}
+inline f32v splat_word(const float* p) { return splat(*p); }
+inline u32v splat_word(const uint32_t* p) { return u32v{} + *p; }
+
+// out[r][p * kLanes ..] = sum over steps of a[r][step] * panels[p][step * stride ..]
+template <class Word, int R, int P>
+inline void score_panels(const Word* a, int64_t steps, const Word* const* panels, int64_t stride, float* out,
+                         int64_t out_row) {
+  f32v acc[R][P] = {};
+  const Word* b[P];
+  for (int p = 0; p < P; ++p) b[p] = panels[p];
+  for (int64_t step = 0; step < steps; ++step) {
+    decltype(load_words(b[0])) lanes[P];
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) lanes[p] = load_words(b[p] + step * stride);
+#pragma GCC unroll 6
+    for (int r = 0; r < R; ++r) {
+      const auto word = splat_word(a + r * steps + step);
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) acc[r][p] = multiply_add(acc[r][p], word, lanes[p]);
+    }
+  }
+#pragma GCC unroll 6
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) store(out + r * out_row + p * kLanes, acc[r][p]);
+  }
+}
+
+// out[r][c * kLanes ..] = sum over i in [begin, end) of a[r][i] * rows[i][c * kLanes ..]
+template <class Word, int R, int C>
+inline void weigh_rows(const Word* a, int64_t a_row, const Word* const* rows, int64_t begin, int64_t end,
+                       int64_t column, float* out, int64_t out_row) {
+  f32v acc[R][C] = {};
+  for (int64_t i = begin; i < end; ++i) {
+    const Word* b = rows[i] + column;
+    decltype(load_words(b)) lanes[C];
+#pragma GCC unroll 4
+    for (int c = 0; c < C; ++c) lanes[c] = load_words(b + c * kLanes);
+#pragma GCC unroll 6
+    for (int r = 0; r < R; ++r) {
+      const auto word = splat_word(a + r * a_row + i);
+#pragma GCC unroll 4
+      for (int c = 0; c < C; ++c) acc[r][c] = multiply_add(acc[r][c], word, lanes[c]);
+    }
+  }
+#pragma GCC unroll 6
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (int c = 0; c < C; ++c) store(out + r * out_row + column + c * kLanes, acc[r][c]);
+  }
+}
+
+}  // namespace octavo::OCTAVO_VARIANT

@@ -47,7 +47,8 @@ void table_row(const float* frequencies, double position, f32v factor, int64_t h
     for (int lane = 0; lane < kLanes; ++lane) {
       const double turns = round_even(angles[lane] * 0.63661977236758134308);  // 2 / pi
       // pi / 2 in two parts, of which the first has few enough bits for exact products.
-      rest[lane] = static_cast<float>((angles[lane] - turns * 0x1.921fb544p+0) - turns * 0x1.0b4611a626331p-34);
+      const double coarse = angles[lane] - turns * 0x1.921fb544p+0;
+      rest[lane] = static_cast<float>(coarse - turns * 0x1.0b4611a626331p-34);
       quarters[lane] = static_cast<int32_t>(turns);
     }
     i32v quarter;

@@ -46,7 +46,7 @@ struct f16 {
   uint16_t bits;
 };
 
-inline f32v splat(float x) { return f32v{} + x; }
+inline f32v splat(float x) { return x - f32v{}; }  // to add zero would cost an addition, and -0
 
 inline f32v as_f32(u32v bits) { return reinterpret_cast<f32v>(bits); }
 inline u32v as_bits(f32v x) { return reinterpret_cast<u32v>(x); }
@@ -59,6 +59,10 @@ inline f32v fma(f32v a, f32v b, f32v c) {
   return _mm256_fmadd_ps(a, b, c);
 #elif defined(__aarch64__)
   return vfmaq_f32(c, a, b);
+#elif defined(__VSX__)
+  f32v result;  // one instruction; vec_madd would need altivec.h, which redefines words of C++
+  for (int lane = 0; lane < kLanes; ++lane) result[lane] = __builtin_fmaf(a[lane], b[lane], c[lane]);
+  return result;
 #else
   return a * b + c;
 #endif
@@ -162,12 +166,35 @@ inline f32v load_part(const T* p, int count) {
   std::memcpy(lanes, p, sizeof(T) * static_cast<size_t>(count));
   return load(lanes);
 }
+
+#if defined(__AVX512F__)
+// Masked: what lies behind is not looked at either.
+inline __mmask16 first_lanes(int count) { return static_cast<__mmask16>((1u << count) - 1); }
+inline f32v load_part(const float* p, int count) { return _mm512_maskz_loadu_ps(first_lanes(count), p); }
+inline void store_part(float* p, f32v x, int count) { _mm512_mask_storeu_ps(p, first_lanes(count), x); }
+template <class T>
+inline void store_part(T* p, f32v x, int count) {
+  T lanes[kLanes];
+  store(lanes, x);
+  __m256i halves;
+  std::memcpy(&halves, lanes, sizeof halves);
+  _mm256_mask_storeu_epi16(p, first_lanes(count), halves);
+}
+inline f32v load_part(const bf16* p, int count) {
+  const __m256i halves = _mm256_maskz_loadu_epi16(first_lanes(count), p);
+  return as_f32(reinterpret_cast<u32v>(_mm512_cvtepu16_epi32(halves)) << 16);
+}
+inline f32v load_part(const f16* p, int count) {
+  return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(count), p));
+}
+#else
 template <class T>
 inline void store_part(T* p, f32v x, int count) {
   T lanes[kLanes];
   store(lanes, x);
   std::memcpy(p, lanes, sizeof(T) * static_cast<size_t>(count));
 }
+#endif
 
 // `kept` in the first `count` lanes, `others` behind them.
 inline f32v keep_first(f32v kept, f32v others, int count) {
@@ -224,19 +251,25 @@ inline void store_one(float* p, float x) {
 
 // ---- across lanes: always in the same order, pairs first ----
 
+// The upper half with the lower one, again and again.
+template <class Join>
+inline float join_lanes(f32v x, Join join) {
+  typedef float f32q __attribute__((vector_size(16)));
+#if defined(__AVX512F__)
+  const __m256 half = join(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+  const f32q quarter = join(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+#elif defined(__AVX2__)
+  const f32q quarter = join(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+#else
+  const f32q quarter = x;
+#endif
+  return join(join(quarter[0], quarter[2]), join(quarter[1], quarter[3]));
+}
 inline float sum(f32v x) {
-  float lanes[kLanes];
-  store(lanes, x);
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-  return lanes[0];
+  return join_lanes(x, [](auto a, auto b) { return a + b; });
 }
 inline float largest(f32v x) {
-  float lanes[kLanes];
-  store(lanes, x);
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
-  return lanes[0];
+  return join_lanes(x, [](auto a, auto b) { return a > b ? a : b; });
 }
 
 // Whether a comparison holds in some lane.

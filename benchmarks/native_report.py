@@ -14,13 +14,13 @@ from typing import Any
 
 import report
 from model_work import ModelWork
-from native_aims import KERNEL_GEMM, READ, TORCH_GEMM, aims_table, shares_of
+from native_aims import KERNEL_GEMM, KERNEL_READ, READ, TORCH_GEMM, aims_table, shares_of
 from report import Round
 
 MACHINE_LABELS = {
     READ: "reads, all threads, GB/s",
     "machine_read_one_thread_gb_per_s": "reads, one thread, GB/s",
-    "kernel_machine_bf16_gemv_gb_per_s": "the kernels' product of one row with 1 GiB, GB/s",
+    KERNEL_READ: "the kernels' product of one row with 1 GiB, GB/s",
     TORCH_GEMM: "bfloat16 GEMM of torch, GFLOP/s",
     KERNEL_GEMM: "bfloat16 GEMM of the kernels, GFLOP/s",
 }

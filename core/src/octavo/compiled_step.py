@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from octavo.step import make_forward, make_sample, make_step
+from octavo.step import join, make_forward, make_sample, make_step
 
 if TYPE_CHECKING:
     from octavo.backend import Backend
@@ -18,6 +18,10 @@ __all__ = ["CompiledStep"]
 class CompiledStep:
     """``whole`` is what runs; ``forward`` and ``sample`` run where masks are computed meanwhile."""
 
+    whole: Any
+    forward: Any
+    sample: Any
+
     def __init__(
         self,
         backend: Backend,
@@ -29,12 +33,13 @@ class CompiledStep:
         """Compile; whatever the backend raises comes through."""
         self._backend = backend
         self._functions: dict[str, Callable[..., Any]] = {}
-        self._functions["whole"] = make_step(ops, model, layer_groups, num_prompt_logprobs)
         self.has_parts = backend.caps.separate_sampling
-        """Whether ``forward`` and ``sample`` are there."""
+        """Whether ``forward`` and ``sample`` are there; ``whole`` is then one after the other."""
         if self.has_parts:
             self._functions["forward"] = make_forward(ops, model, layer_groups)
             self._functions["sample"] = make_sample(ops, num_prompt_logprobs)
+        else:
+            self._functions["whole"] = make_step(ops, model, layer_groups, num_prompt_logprobs)
         self.compile()
 
     def compile(self) -> None:
@@ -42,9 +47,9 @@ class CompiledStep:
         self._compiled: dict[str, Any] = {
             name: self._backend.compile(function) for name, function in self._functions.items()
         }
-        self.whole: Any = self._compiled["whole"]
-        self.forward: Any = self._compiled.get("forward")
-        self.sample: Any = self._compiled.get("sample")
+        self.forward = self._compiled.get("forward")
+        self.sample = self._compiled.get("sample")
+        self.whole = join(self.forward, self.sample) if self.has_parts else self._compiled["whole"]
 
     def release(self) -> None:
         """Let go of what was compiled, which may hold memory of weights."""

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from octavo.models.base import Model, StepInput, Weights
     from octavo.ops.protocol import Array, Cache, Ops, SampleResult, SamplingBatch
 
-__all__ = ["Step", "make_forward", "make_sample", "make_step", "map_arrays"]
+__all__ = ["Step", "join", "make_forward", "make_sample", "make_step", "map_arrays"]
 
 Tree = TypeVar("Tree")
 Step = Callable[..., "tuple[tuple[Cache, ...], SampleResult, SampleResult | None]"]
@@ -64,7 +64,11 @@ def make_step(
     belong to ``prompt_targets``, whose log-probabilities are asked for. Caches are threaded.
     """
     forward = make_forward(ops, model, layer_groups)
-    sample = make_sample(ops, num_prompt_logprobs)
+    return join(forward, make_sample(ops, num_prompt_logprobs))
+
+
+def join(forward: Forward, sample: Sample) -> Step:
+    """A step of its two parts."""
 
     def step(
         weights: Weights,

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import threadpoolctl
 
-__all__ = ["Workers", "blas_threads"]
+__all__ = ["Workers", "blas_threads", "num_usable_cores"]
 
 Task = TypeVar("Task")
 
@@ -22,10 +22,11 @@ def blas_threads() -> int:
         for library in threadpoolctl.threadpool_info()
         if library["user_api"] == "blas"
     ]
-    return max(counts) if counts else _num_cores()
+    return max(counts) if counts else num_usable_cores()
 
 
-def _num_cores() -> int:
+def num_usable_cores() -> int:
+    """Cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -85,9 +85,11 @@ class Context:
 
     def run(self, instructions: NDArray[Any], pointers: NDArray[np.uint64]) -> None:
         """Carry out instructions (of dtype INSTRUCTION); what they point at must be alive."""
-        failed = self._library.octavo_run(
-            self._handle, instructions.ctypes.data, len(instructions), pointers.ctypes.data
-        )
+        self.run_at(instructions.ctypes.data, len(instructions), pointers.ctypes.data)
+
+    def run_at(self, instructions: int, count: int, pointers: int) -> None:
+        """The same, given where instructions and pointers lie."""
+        failed = self._library.octavo_run(self._handle, instructions, count, pointers)
         if failed:
             raise BackendError(f"Out of memory in instruction {failed - 1} of a step.")
 

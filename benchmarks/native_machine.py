@@ -20,10 +20,11 @@ class Machine:
         self._workers = workers
         self._last = self._measure()
 
-    def beside(self, turn: Callable[[], dict[str, float]]) -> dict[str, float]:
+    def beside(self, worker: Worker, turn: Callable[[], dict[str, float]]) -> dict[str, float]:
         """The turn's figures, and the machine's as the mean of just before and just after it."""
         before = self._last
         figures = turn()
+        worker.settle()
         self._last = self._measure()
         return figures | {name: (rate + self._last[name]) / 2 for name, rate in before.items()}
 

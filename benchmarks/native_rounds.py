@@ -28,10 +28,10 @@ def speed_rounds(
     """Single requests of all engines, and the batch of those that can batch."""
 
     def single(worker: Worker, index: int) -> dict[str, float]:
-        return machine.beside(lambda: run_single(worker, index))
+        return machine.beside(worker, lambda: run_single(worker, index))
 
     def batch(worker: Worker, index: int) -> dict[str, float]:
-        return machine.beside(lambda: run_batch(worker, index, arguments.scale))
+        return machine.beside(worker, lambda: run_batch(worker, index, arguments.scale))
 
     batching = [worker for worker in workers if worker.name in BATCH_ENGINES]
     return {
@@ -69,7 +69,7 @@ def context_rounds(
 
     def turn(worker: Worker, index: int) -> dict[str, float]:
         del index
-        return machine.beside(lambda: {str(n): step_ms(worker, n) for n in CONTEXT_LENS})
+        return machine.beside(worker, lambda: {str(n): step_ms(worker, n) for n in CONTEXT_LENS})
 
     for worker in workers:
         worker.generate(workload.Work((prompt,), (1,)))
@@ -85,10 +85,11 @@ def shape_rounds(
         requests = [workload.single(128, 64, 5_000 + 16 * index + i) for i in range(16)]
         batch = workload.Work(tuple(r.prompts[0] for r in requests), (64,) * 16)
         return machine.beside(
+            worker,
             lambda: (
                 run_single(worker, index)
                 | {"batch_output_tok_s": batch.num_output_tokens / worker.generate(batch).seconds}
-            )
+            ),
         )
 
     return {"shape": alternate(workers, arguments.shape_rounds, turn)}

@@ -65,13 +65,17 @@ def run_round(
                 results[worker.name] |= run_single(worker, round_index)
             else:
                 results[worker.name] |= run_batch(worker, round_index, arguments.scale)
+            worker.settle()
     return results
 
 
 def compare_tokens(workers: list[Worker]) -> dict[str, int]:
     """How many of 64 greedy tokens each engine shares with the first; also warms all of them up."""
     work = workload.single(64, 64, seed=7)
-    outputs = {worker.name: worker.generate(work).token_ids[0] for worker in workers}
+    outputs = {}
+    for worker in workers:
+        outputs[worker.name] = worker.generate(work).token_ids[0]
+        worker.settle()
     reference = outputs[workers[0].name]
     return {
         name: next(

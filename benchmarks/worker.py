@@ -18,6 +18,10 @@ from workload import Work
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
+# vLLM's processes loop for a second after their last work, and take a core from whoever is next.
+SETTLE_S = {"vllm": 1.2}
+
+
 class WorkerError(RuntimeError):
     """An engine failed in its worker; the message carries what it said."""
 
@@ -47,6 +51,7 @@ class Worker:
         """Start ``engine`` (the one called ``name``) in a process of the interpreter ``python``."""
         self.name = name
         engine = engine or name
+        self._settle_s = SETTLE_S.get(engine, 0.0)
         self._process = subprocess.Popen(
             [python, str(Path(__file__).resolve()), engine, json.dumps(asdict(options))],
             stdin=subprocess.PIPE,
@@ -72,6 +77,10 @@ class Worker:
     def measure(self, *rates: str) -> dict[str, float]:
         """Rates of the machine, by the names of its methods (the engines that measure it only)."""
         return self._ask({"measure": rates})
+
+    def settle(self) -> None:
+        """Until the engine leaves the processor to others; called when its turn is over."""
+        time.sleep(self._settle_s)
 
     def close(self) -> None:
         """End the process. The worker must not be used afterwards."""

@@ -1,4 +1,5 @@
 // What Python calls (octavo_cpu/native/library.py). Plain C, so that one build serves every Python.
+#include <algorithm>
 #include <cstring>
 #include <exception>
 #include <new>
@@ -6,6 +7,7 @@
 #include "kernel.h"
 #include "memory.h"
 #include "pool.h"
+#include "profile.h"
 
 using namespace octavo;
 
@@ -14,8 +16,18 @@ namespace {
 // One device: its threads and the instruction set it computes with.
 struct Context {
   Context(int num_threads, const Variant& variant) : pool(num_threads), variant(variant) {}
+
+  void run(const Call& call) {
+    const Kernel& kernel = variant.kernels[static_cast<int>(call.instruction.opcode)];
+    if (profile.is_on)
+      profile.measure(call, [&] { pool.run(kernel, call); });
+    else
+      pool.run(kernel, call);
+  }
+
   Pool pool;
   const Variant& variant;
+  Profile profile;
 };
 
 const Variant* find_variant(const char* name) {
@@ -35,7 +47,7 @@ const Variant* find_variant(const char* name) {
 #endif
 
 // Counts the changes of abi.h and of this file, so that a stale library is refused.
-OCTAVO_API int octavo_abi_version() { return 1; }
+OCTAVO_API int octavo_abi_version() { return 2; }
 
 // The names of the variants this processor can run, best first, separated by spaces.
 OCTAVO_API int octavo_variants(char* text, int capacity) {
@@ -52,7 +64,8 @@ OCTAVO_API int octavo_variants(char* text, int capacity) {
   return length;
 }
 
-// `variant` "" means the best; nullptr comes back for one that is not there.
+// `variant` "" means the best; nullptr comes back for one that is not there, and where the system
+// gives no more threads.
 OCTAVO_API void* octavo_context_new(int num_threads, const char* variant) {
   const Variant* found = find_variant(variant);
   if (found == nullptr) return nullptr;
@@ -71,12 +84,25 @@ OCTAVO_API int64_t octavo_run(void* context, const Instruction* instructions, in
   for (int64_t i = 0; i < count; ++i) {
     const Call call{instructions[i], pointers, device.pool.num_threads()};
     try {
-      device.pool.run(device.variant.kernels[static_cast<int>(instructions[i].opcode)], call);
+      device.run(call);
     } catch (const std::bad_alloc&) {
       return i + 1;
     }
   }
   return 0;
+}
+
+// Start counting from zero, or stop.
+OCTAVO_API void octavo_profile(void* context, int is_on) {
+  Profile& profile = static_cast<Context*>(context)->profile;
+  if (is_on != 0) profile = Profile{};
+  profile.is_on = is_on != 0;
+}
+// Nanoseconds, calls and bytes of weights of every opcode: i64[num_opcodes, 3].
+OCTAVO_API void octavo_profile_read(void* context, int64_t* totals, int64_t num_opcodes) {
+  const Profile& profile = static_cast<Context*>(context)->profile;
+  const int64_t known = static_cast<int64_t>(Opcode::count);
+  std::memcpy(totals, profile.totals, sizeof(Profile::Total) * static_cast<size_t>(std::min(known, num_opcodes)));
 }
 
 // Pack a weight; nullptr if there is no memory. `bias` is f32[out_features] or nullptr.

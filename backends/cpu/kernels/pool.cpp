@@ -1,5 +1,6 @@
 #include "pool.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <new>
 
@@ -41,12 +42,24 @@ void* Scratch::reserve(size_t bytes) {
   return memory_;
 }
 
-Pool::Pool(int num_threads) : scratches_(static_cast<size_t>(num_threads)) {
-  for (size_t worker = 1; worker < scratches_.size(); ++worker)
-    workers_.emplace_back([this, worker] { work(worker); });
+Pool::Pool(int num_threads) : scratches_(static_cast<size_t>(std::max(1, num_threads))) {
+  // With more threads than cores a spinning one holds up those that have a chunk: then nobody spins,
+  // and no more are woken than can run.
+  const int num_cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  spins_for_job_ = num_threads <= num_cores ? kSpinsForJob : 0;
+  most_helpers_ = std::max(1, num_cores - 1);
+  try {
+    for (size_t worker = 1; worker < scratches_.size(); ++worker)
+      workers_.emplace_back([this, worker] { work(worker); });
+  } catch (...) {  // the system gives no more threads
+    stop();
+    throw;
+  }
 }
 
-Pool::~Pool() {
+Pool::~Pool() { stop(); }
+
+void Pool::stop() {
   stop_ = true;
   ++wake_.word;
   wake_.wake(num_threads());
@@ -78,7 +91,8 @@ void Pool::share(int64_t num_chunks) {
   const int sleepers = num_sleepers_;  // after the state: who counted itself later has looked at it
   if (sleepers > 0) {
     ++wake_.word;
-    wake_.wake(num_chunks - 1 < sleepers ? static_cast<int>(num_chunks - 1) : sleepers);
+    const int helpers = std::min(sleepers, most_helpers_);
+    wake_.wake(num_chunks - 1 < helpers ? static_cast<int>(num_chunks - 1) : helpers);
   }
 }
 
@@ -116,7 +130,7 @@ void Pool::work(size_t worker) {
 
 // Until there may be a chunk to take; false when the pool ends.
 bool Pool::await_job() {
-  for (int spin = 0; spin < kSpinsForJob; ++spin) {
+  for (int spin = 0; spin < spins_for_job_; ++spin) {
     if ((state_.load(std::memory_order_acquire) & kTaken) != 0) return true;
     pause();
   }

@@ -35,12 +35,15 @@ class Pool {
   void run(const Kernel& kernel, const Call& call);
 
  private:
+  void stop();
   void share(int64_t num_chunks);
   void work(size_t worker);
   bool try_chunk(Scratch& scratch);
   bool await_job();
   void await_chunks();
 
+  int spins_for_job_;
+  int most_helpers_;  // that one job wakes
   std::vector<Scratch> scratches_;  // the first is the caller's
   std::vector<std::thread> workers_;
 

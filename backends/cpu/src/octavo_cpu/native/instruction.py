@@ -8,7 +8,7 @@ import numpy as np
 
 __all__ = ["ABI_VERSION", "INSTRUCTION", "MAX_OPERANDS", "MAX_SIZES", "Element", "Opcode", "Scheme"]
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 MAX_OPERANDS = 11
 MAX_SIZES = 16
 MAX_SCALARS = 4

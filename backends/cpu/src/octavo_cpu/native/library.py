@@ -5,17 +5,20 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from octavo.api import BackendError, DeviceError
-from octavo_cpu.native.instruction import ABI_VERSION, Scheme
+from octavo_cpu.native.instruction import ABI_VERSION, Opcode, Scheme
 
-__all__ = ["Context", "PackedLinear", "load_library"]
+__all__ = ["Context", "OpcodeTotal", "PackedLinear", "load_library", "variants"]
 
 _VARIABLE = "OCTAVO_CPU_KERNELS"
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
@@ -54,6 +57,10 @@ def load_library() -> Any:
     library.octavo_context_free.restype = None
     library.octavo_run.argtypes = [pointer, pointer, number, pointer]
     library.octavo_run.restype = number
+    library.octavo_profile.argtypes = [pointer, ctypes.c_int]
+    library.octavo_profile.restype = None
+    library.octavo_profile_read.argtypes = [pointer, pointer, number]
+    library.octavo_profile_read.restype = None
     library.octavo_linear_new.argtypes = [
         pointer,
         ctypes.c_int,
@@ -72,16 +79,25 @@ def load_library() -> Any:
 
 
 class Context:
-    """The threads of one device and the instruction set they compute with; ``close`` ends them."""
+    """The threads of one device and the instruction set they compute with; ``close`` ends them.
+
+    May be called from several threads: one waits for the other.
+    """
 
     def __init__(self, num_threads: int, variant: str = "") -> None:
         self._library = load_library()
+        self._lock = Lock()
         self._handle = self._library.octavo_context_new(num_threads, variant.encode())
         if not self._handle:
-            raise DeviceError(
-                f"This processor cannot run the kernels for {variant!r}; "
-                f"it can run {', '.join(variants())}."
-            )
+            raise DeviceError(_why_no_context(num_threads, variant))
+
+    @contextmanager
+    def _held(self) -> Iterator[int]:
+        """The handle, which nobody closes meanwhile."""
+        with self._lock:
+            if not self._handle:
+                raise BackendError("The threads of backend 'native' were ended by close().")
+            yield self._handle
 
     def run(self, instructions: NDArray[Any], pointers: NDArray[np.uint64]) -> None:
         """Carry out instructions (of dtype INSTRUCTION); what they point at must be alive."""
@@ -89,9 +105,25 @@ class Context:
 
     def run_at(self, instructions: int, count: int, pointers: int) -> None:
         """The same, given where instructions and pointers lie."""
-        failed = self._library.octavo_run(self._handle, instructions, count, pointers)
+        with self._held() as handle:
+            failed = self._library.octavo_run(handle, instructions, count, pointers)
         if failed:
             raise BackendError(f"Out of memory in instruction {failed - 1} of a step.")
+
+    def start_profile(self) -> None:
+        """Measure every instruction from here on; until then it costs nothing."""
+        with self._held() as handle:
+            self._library.octavo_profile(handle, 1)
+
+    def stop_profile(self) -> dict[Opcode, OpcodeTotal]:
+        """What every opcode took since ``start_profile``; the longest first."""
+        totals = np.zeros((len(Opcode), 3), np.int64)
+        with self._held() as handle:
+            self._library.octavo_profile(handle, 0)
+            self._library.octavo_profile_read(handle, totals.ctypes.data, len(totals))
+        rows = zip(Opcode, (OpcodeTotal(*row) for row in totals.tolist()), strict=True)
+        used = {opcode: total for opcode, total in rows if total.calls}
+        return dict(sorted(used.items(), key=lambda item: -item[1].nanoseconds))
 
     def pack(
         self,
@@ -104,24 +136,44 @@ class Context:
         """A weight in the kernels' own layout; ``rows`` may be let go of afterwards."""
         if rows.strides[-1] != rows.itemsize:
             rows = np.ascontiguousarray(rows)
-        handle = self._library.octavo_linear_new(
-            self._handle,
-            int(scheme),
-            rows.ctypes.data,
-            rows.strides[0],
-            out_features,
-            in_features,
-            None if bias is None else np.ascontiguousarray(bias, np.float32).ctypes.data,
-        )
+        bias = None if bias is None else np.ascontiguousarray(bias, np.float32)
+        with self._held() as context:
+            handle = self._library.octavo_linear_new(
+                context,
+                int(scheme),
+                rows.ctypes.data,
+                rows.strides[0],
+                out_features,
+                in_features,
+                None if bias is None else bias.ctypes.data,
+            )
         if not handle:
             raise BackendError(f"No memory for a weight of {out_features} x {in_features}.")
         return PackedLinear(self._library, handle, out_features, in_features)
 
     def close(self) -> None:
         """End the threads; nothing can be run afterwards."""
-        handle, self._handle = self._handle, None
-        if handle:
-            self._library.octavo_context_free(handle)
+        with self._lock:
+            handle, self._handle = self._handle, None
+            if handle:
+                self._library.octavo_context_free(handle)
+
+
+def _why_no_context(num_threads: int, variant: str) -> str:
+    known = variants()
+    if variant and variant not in known:
+        return (
+            f"This processor cannot run the kernels for {variant!r}; it can run {', '.join(known)}."
+        )
+    return f"The system gives no {num_threads} threads; set a smaller number with --threads."
+
+
+class OpcodeTotal(NamedTuple):
+    """What all instructions of one opcode took; ``bytes`` are those of the weights read."""
+
+    nanoseconds: int
+    calls: int
+    bytes: int
 
 
 class PackedLinear:

@@ -89,9 +89,10 @@ def _settings(sampling: SamplingBatch) -> list[NDArray[Any]]:
 def _adjusted(logits: Logits, sampling: Any) -> Logits32:
     """Logits after mask, bias and penalties, in memory of their own."""
     with np.errstate(over="ignore", invalid="ignore"):  # such rows are not valid
-        adjusted = np.array(widen(logits))
-        if sampling.mask is not None:
-            np.copyto(adjusted, np.float32(-np.inf), where=~np.asarray(sampling.mask))
+        if sampling.mask is None:
+            adjusted = np.array(widen(logits))
+        else:
+            adjusted = np.where(sampling.mask, widen(logits), np.float32(-np.inf))
         if len(sampling.bias_ids):
             adjusted[sampling.bias_rows, sampling.bias_ids] += sampling.bias_values
         if len(sampling.seen_ids):

@@ -22,34 +22,46 @@ LOAD_CLIENTS := guidellm vllm
 CLIENTS := $(filter-out $(LOAD_CLIENTS),$(patsubst requirements/clients/%.txt,%,$(wildcard requirements/clients/*.txt)))
 CLIENT_STAMPS := $(CLIENTS:%=$(CLIENT_VENVS)/%/made.stamp) $(CLIENT_VENVS)/node/modules.stamp
 
-.PHONY: help demo serve test test-all test-clients test-browser browser-deps lint format matrix bench bench-clients clean clean-env
+# The CPU kernels: compiled where there is a compiler, and then a failure is an error. CMake and Ninja
+# come as wheels where the system has none.
+COMPILER := $(shell command -v $${CXX:-c++} g++ clang++ 2>/dev/null)
+KERNELS := backends/cpu/CMakeLists.txt $(wildcard backends/cpu/kernels/*.* backends/cpu/kernels/*/*.*)
+BUILD_TOOLS := $(if $(COMPILER),$(foreach tool,cmake ninja,$(if $(shell command -v $(tool) 2>/dev/null),,$(tool))))
+BUILD_ENV := $(if $(COMPILER),OCTAVO_CPU_REQUIRE_KERNELS=1,OCTAVO_CPU_NO_KERNELS=1)
+
+.PHONY: help demo serve kernels test test-all test-clients test-browser test-cross browser-deps lint format matrix bench bench-clients clean clean-env
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/run.stamp ## Fetch SmolLM2-135M (98 MB) and ask it a question, without torch
+demo: $(VENV)/cpu.stamp ## Fetch SmolLM2-135M (98 MB) and ask it a question, without torch
 	@$(BIN)/python scripts/fetch_model.py
 	$(BIN)/octavo chat $(MODEL) --device cpu --temperature 0 \
 		--message "What is the capital of France?"
 
-serve: $(VENV)/serve.stamp ## Fetch SmolLM2-135M and serve it at http://127.0.0.1:8000
+serve: $(VENV)/serve.stamp $(VENV)/cpu.stamp ## Fetch SmolLM2-135M and serve it at http://127.0.0.1:8000
 	@$(BIN)/python scripts/fetch_model.py
 	$(BIN)/octavo serve $(MODEL) --device cpu $(ARGS)
 
-test: $(VENV)/test.stamp ## Run all tests but the slow ones
+kernels: $(VENV)/cpu.stamp ## Compile the CPU kernels that have changed, and install them
+
+test: $(VENV)/test.stamp $(VENV)/cpu.stamp ## Run all tests but the slow ones
 	OCTAVO_TEST_REQUIRES="$(ORACLES)" $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-test-all: $(VENV)/test.stamp $(CLIENT_STAMPS) browser-deps ## Run all tests, the slow ones and all clients too
+test-all: $(VENV)/test.stamp $(VENV)/cpu.stamp $(CLIENT_STAMPS) browser-deps ## Run all tests, the slow ones and all clients too
 	OCTAVO_TEST_REQUIRES="$(ORACLES)" OCTAVO_TEST_CLIENTS="$(CLIENTS)" OCTAVO_TEST_BROWSER=1 \
 		$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
 
-test-clients: $(VENV)/test.stamp $(CLIENT_STAMPS) ## Call a real server with the clients of others
+test-clients: $(VENV)/test.stamp $(VENV)/cpu.stamp $(CLIENT_STAMPS) ## Call a real server with the clients of others
 	@$(BIN)/python scripts/fetch_model.py
 	OCTAVO_TEST_REQUIRES="$(ORACLES)" OCTAVO_TEST_CLIENTS="$(CLIENTS)" \
 		$(BIN)/python -m pytest tests/clients -m "slow or not slow" $(ARGS)
 
-test-browser: $(VENV)/test.stamp browser-deps ## Try the page of a real server in Chromium
+test-browser: $(VENV)/test.stamp $(VENV)/cpu.stamp browser-deps ## Try the page of a real server in Chromium
 	OCTAVO_TEST_BROWSER=1 $(BIN)/python -m pytest tests/browser -m "slow or not slow" $(ARGS)
+
+test-cross: ## Check the CPU kernels for Arm, POWER and Z under an emulator, as far as there is one
+	$(PYTHON) scripts/cross_check.py $(ARGS)
 
 browser-deps: $(VENV)/browser.stamp ## Install what drives Chromium, and look for Chromium itself
 	@command -v "$${OCTAVO_CHROMIUM:-chromium}" >/dev/null || { \
@@ -66,10 +78,10 @@ format: $(VENV)/lint.stamp ## Format, and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-matrix: $(VENV)/run.stamp ## Write docs/support-matrix.md from what the conformance suite finds
+matrix: $(VENV)/cpu.stamp ## Write docs/support-matrix.md from what the conformance suite finds
 	$(BIN)/python scripts/support_matrix.py
 
-bench: $(VENV)/test.stamp ## Run the quick benchmarks; docs/benchmarks.md has the long ones
+bench: $(VENV)/test.stamp $(VENV)/cpu.stamp ## Run the quick benchmarks; docs/benchmarks.md has the long ones
 	@$(BIN)/python scripts/fetch_model.py
 	$(BIN)/python benchmarks/engine_overhead.py --quick
 	$(BIN)/python benchmarks/cold_start.py --runs 3
@@ -78,13 +90,13 @@ bench: $(VENV)/test.stamp ## Run the quick benchmarks; docs/benchmarks.md has th
 	$(BIN)/python benchmarks/native.py --part speed --engine octavo,octavo_4bit,transformers \
 		--rounds 2 --batch-rounds 1 --scale 0.125
 
-bench-clients: $(VENV)/test.stamp $(LOAD_CLIENTS:%=$(CLIENT_VENVS)/%/made.stamp) ## Load a server with vLLM's benchmark and GuideLLM
+bench-clients: $(VENV)/test.stamp $(VENV)/cpu.stamp $(LOAD_CLIENTS:%=$(CLIENT_VENVS)/%/made.stamp) ## Load a server with vLLM's benchmark and GuideLLM
 	@$(BIN)/python scripts/fetch_model.py
 	OCTAVO_TEST_CLIENTS="$(LOAD_CLIENTS)" \
 		$(BIN)/python -m pytest tests/clients/test_load_clients.py -m "slow or not slow" -s $(ARGS)
 
 clean: ## Remove caches and built files
-	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build backends/cpu/build
 	find core backends examples tests benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-env: ## Remove .venv and the clients' environments
@@ -103,19 +115,25 @@ $(VENV)/made.stamp:
 
 $(VENV)/run.stamp: $(VENV)/made.stamp constraints.txt requirements/build.txt \
 		$(addsuffix /pyproject.toml,$(DISTRIBUTIONS))
-	@echo "Installing Octavo and its NumPy backend into $(VENV) (no torch) ..."
-	@$(PIP_INSTALL) -r requirements/build.txt
-	@$(PIP_INSTALL) --no-build-isolation -e core -e backends/cpu
+	@echo "Installing Octavo into $(VENV) (no torch) ..."
+	@$(PIP_INSTALL) -r requirements/build.txt $(BUILD_TOOLS)
+	@$(PIP_INSTALL) --no-build-isolation -e core
+	@touch $@
+
+$(VENV)/cpu.stamp: $(VENV)/run.stamp $(KERNELS)
+	@echo "$(if $(COMPILER),Compiling the CPU kernels,There is no C++ compiler here: installing the CPU \
+		backends without kernels. NumPy will serve) ..."
+	@$(BUILD_ENV) $(PIP_INSTALL) --no-build-isolation -e backends/cpu
 	@touch $@
 
 $(VENV)/serve.stamp: $(VENV)/run.stamp
 	@echo "Installing what the server needs into $(VENV) ..."
-	@$(PIP_INSTALL) --no-build-isolation -e "core[serve]" -e backends/cpu
+	@$(PIP_INSTALL) --no-build-isolation -e "core[serve]"
 	@touch $@
 
-$(VENV)/test.stamp: $(VENV)/run.stamp requirements/test.txt requirements/oracles.txt
+$(VENV)/test.stamp: $(VENV)/run.stamp requirements/test.txt requirements/oracles.txt | $(VENV)/cpu.stamp
 	@echo "Installing what the tests need into $(VENV), torch, jax, mlx and transformers among it ..."
-	@$(PIP_INSTALL) --no-build-isolation $(addprefix -e ,$(DISTRIBUTIONS)) \
+	@$(PIP_INSTALL) --no-build-isolation $(addprefix -e ,$(filter-out backends/cpu,$(DISTRIBUTIONS))) \
 		-r requirements/test.txt -r requirements/oracles.txt
 	@touch $@
 
@@ -123,9 +141,9 @@ $(VENV)/browser.stamp: $(VENV)/run.stamp requirements/browser.txt
 	@$(PIP_INSTALL) -r requirements/browser.txt
 	@touch $@
 
-$(VENV)/lint.stamp: $(VENV)/run.stamp requirements/lint.txt
+$(VENV)/lint.stamp: $(VENV)/run.stamp requirements/lint.txt | $(VENV)/cpu.stamp
 	@echo "Installing the linters into $(VENV) ..."
-	@$(PIP_INSTALL) --no-build-isolation $(addprefix -e ,$(DISTRIBUTIONS)) -r requirements/lint.txt
+	@$(PIP_INSTALL) --no-build-isolation $(addprefix -e ,$(filter-out backends/cpu,$(DISTRIBUTIONS))) -r requirements/lint.txt
 	@touch $@
 
 # A client is installed from its own list alone, pip's ordinary way: what it wants is what it gets.

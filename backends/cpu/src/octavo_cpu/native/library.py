@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+import octavo_cpu.native
 from octavo.api import BackendError, DeviceError
 from octavo_cpu.native.instruction import ABI_VERSION, Opcode, Scheme
 
@@ -24,15 +25,18 @@ _VARIABLE = "OCTAVO_CPU_KERNELS"
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 
 
-def _path() -> Path:
-    named = os.environ.get(_VARIABLE)
-    return Path(named) if named else Path(__file__).with_name(f"libkernels{_SUFFIX}")
+def library_path() -> Path:
+    """Where the library is, or would be; in an editable installation not beside the sources."""
+    if named := os.environ.get(_VARIABLE):
+        return Path(named)
+    paths = [Path(folder) / f"libkernels{_SUFFIX}" for folder in octavo_cpu.native.__path__]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 @cache
 def load_library() -> Any:
     """The library; raises DeviceError where there is none, or one of another version."""
-    path = _path()
+    path = library_path()
     if not path.is_file():
         raise DeviceError(
             f"Backend 'native' has no compiled kernels here ({path} is missing). Install a C++ "

@@ -59,7 +59,7 @@ struct Linear {
 struct Variant {
   const char* name;
   bool (*is_supported)();
-  Kernel kernels[static_cast<int>(Opcode::count)];
+  const Kernel* kernels[static_cast<int>(Opcode::count)];
   // rows: out_features rows of in_features weights (or GGUF blocks), row_bytes apart. False: no memory.
   bool (*pack_linear)(Linear&, const void* rows, int64_t row_bytes);
 };

@@ -18,7 +18,7 @@ struct Context {
   Context(int num_threads, const Variant& variant) : pool(num_threads), variant(variant) {}
 
   void run(const Call& call) {
-    const Kernel& kernel = variant.kernels[static_cast<int>(call.instruction.opcode)];
+    const Kernel& kernel = *variant.kernels[static_cast<int>(call.instruction.opcode)];
     if (profile.is_on)
       profile.measure(call, [&] { pool.run(kernel, call); });
     else

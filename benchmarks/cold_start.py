@@ -69,7 +69,7 @@ def time_start(command: list[str], num_threads: int) -> Start:
     if process.returncode != 0 or answer != EXPECTED:
         raise SystemExit(
             f"{' '.join(command)}\nended with status {process.returncode} and answered "
-            f"{answer!r}; expected {EXPECTED!r}"
+            f"{answer[:200]!r}; expected {EXPECTED!r}"
         )
     return Start(first_text_s, exit_s)
 

@@ -22,7 +22,7 @@ LIMIT_BYTES = 150_000_000
 
 
 def build_wheels(folder: Path) -> list[str]:
-    """Wheels of core and the CPU backend, built with the hatchling of this environment."""
+    """Wheels of core and the CPU backend, built with the build tools of this environment."""
     # fmt: off
     subprocess.run(
         [

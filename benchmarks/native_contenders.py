@@ -13,7 +13,15 @@ from contenders import Contender
 from engines import EngineOptions
 from native_machine import MACHINE_RATES
 
-ENGINES = ("octavo", "octavo_4bit", "octavo_kv_int8", "vllm", "transformers", "llama_cpp")
+ENGINES = (
+    "octavo",
+    "octavo_4bit",
+    "octavo_kv_int8",
+    "vllm",
+    "vllm_default",  # its own choice of threads: all cores but one
+    "transformers",
+    "llama_cpp",
+)
 INT8_CACHE = {"kv_cache_dtype": "int8"}
 CACHE_BYTES = 2 << 30  # more than any part needs
 
@@ -29,6 +37,8 @@ def contenders(part: str, options: EngineOptions, arguments: argparse.Namespace)
         if name in arguments.engine:
             settings = octavo | extra if engine == "octavo" else extra
             chosen = replace(options, extra=settings)
+            if name == "vllm_default":
+                chosen = replace(chosen, num_threads=0)
             result.append(Contender(name, engine, chosen, pythons.get(engine, sys.executable)))
     without = {"kernel_machine"} if arguments.backend != "native" else set()
     return result + [
@@ -42,6 +52,7 @@ def _listed(part: str, options: EngineOptions) -> Iterator[tuple[str, str, dict[
     yield "octavo", "octavo", dummy
     if part == "speed":
         yield "octavo", "octavo_4bit", {"model": options.gguf_path}
+        yield "vllm", "vllm_default", {}
         for engine in ("vllm", "transformers", "llama_cpp"):
             yield engine, engine, {}
         return

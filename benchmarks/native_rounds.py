@@ -12,7 +12,12 @@ from offline import run_batch, run_single
 from report import Round
 from worker import Worker
 
-BATCH_ENGINES = ("octavo", "octavo_4bit", "vllm")  # the others would take minutes a round
+BATCH_ENGINES = (
+    "octavo",
+    "octavo_4bit",
+    "vllm",
+    "vllm_default",
+)  # the others would take minutes a round
 CONTEXT_LENS = (1_000, 2_000, 4_000, 8_000)
 CONTEXT_STEPS = 48
 

@@ -106,12 +106,16 @@ class Worker:
 
 
 def _environment(engine: str, num_threads: int, python: str) -> dict[str, str]:
-    """The thread count, as the engine takes it."""
+    """The thread count, as the engine takes it; vLLM with 0 threads is left to itself.
+
+    It then computes on all cores but one. Told of a count, it binds a thread to each of so many
+    cores, with Intel's OpenMP, which its manual asks for and its environment has.
+    """
     if engine != "vllm":
         return dict(os.environ) | dict.fromkeys(THREAD_VARIABLES, str(num_threads))
-    # By itself it would leave a core idle. It binds a thread to each of these cores, and asks for
-    # Intel's OpenMP, which its environment has.
     environment = {key: value for key, value in os.environ.items() if key not in THREAD_VARIABLES}
+    if num_threads == 0:
+        return environment
     environment["VLLM_CPU_OMP_THREADS_BIND"] = f"0-{num_threads - 1}"
     openmp = Path(python).parent.parent / "lib" / "libiomp5.so"
     if openmp.is_file():

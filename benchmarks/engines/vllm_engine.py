@@ -19,7 +19,8 @@ class VllmEngine:
     def __init__(self, options: EngineOptions) -> None:
         settings = {"dtype": options.dtype, "max_model_len": 2048, **options.extra}
         self._llm = vllm.LLM(options.hf_folder, **settings)
-        self.description = f"vllm {vllm.__version__}, {settings}"
+        cores = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "of its choice")
+        self.description = f"vllm {vllm.__version__}, cores {cores}, {settings}"
 
     def generate(
         self, prompts: Sequence[Sequence[int]], output_lens: Sequence[int]

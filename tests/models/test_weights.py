@@ -12,7 +12,9 @@ from harness import TinyBackend
 from octavo.errors import ModelLoadError
 from octavo.loading.dummy import DummySource
 from octavo.loading.hollow_weights import HollowWeightLoader
+from octavo.loading.packing import Packing
 from octavo.loading.tensors import QuantizedTensor
+from octavo.loading.weight_bytes import weight_bytes
 from octavo.loading.weights import CheckpointWeightLoader
 from octavo.models.counting import tensor_shapes
 from octavo.models.gpt2 import GPT2
@@ -216,6 +218,72 @@ def test_other_packings_are_unpacked(schemes, quantization):
     kind, weight = loader.linear(*names, in_features=32, out_features=[4] * len(schemes))
     assert kind == "unpacked"
     np.testing.assert_array_equal(weight, np.vstack([random(4, 32)] * len(schemes)))
+
+
+def test_a_tied_projection_is_packed_where_the_table_is():
+    packed = {"e": QuantizedTensor("gguf:Q8_0", (8, 32), np.zeros((8, 34), np.uint8))}
+    steps = []
+    loader = CheckpointWeightLoader(
+        DictSource({"e": random(8, 32)}, packed),
+        PackedBackend(quantization=("gguf:Q8_0",)),
+        "float32",
+        on_bytes=steps.append,
+    )
+    embedding = loader.embedding("e", (8, 32))
+    head = loader.tied_linear(embedding)
+    assert (head.scheme, head.shape) == ("gguf:Q8_0", (8, 32))
+    assert steps == [8 * 32 * 4]
+
+
+@pytest.mark.parametrize(
+    ("quantization", "schemes"),
+    [("int8", ["gguf:Q8_0", "gguf:Q8_0"]), ("int4", ["gguf:Q4_1", "gguf:Q8_0"])],
+)
+def test_floats_are_quantised_and_the_head_is_int8(quantization, schemes):
+    source = DictSource({"e": random(8, 32), "a.weight": random(4, 32), "t.weight": random(32, 4)})
+    schemes_taken = ("gguf:Q8_0", "gguf:Q4_1")
+    loader = CheckpointWeightLoader(
+        source,
+        PackedBackend(quantization=schemes_taken),
+        "bfloat16",
+        packing=Packing(schemes_taken, quantization),
+    )
+    embedding = loader.embedding("e", (8, 32))
+    weight = loader.linear("a", in_features=32, out_features=[4])
+    transposed = loader.linear("t", in_features=32, out_features=[4], transposed=True)
+    head = loader.tied_linear(embedding)
+    assert [weight.scheme, head.scheme] == schemes
+    assert transposed.shape == (4, 32)
+    assert embedding.dtype == ml_dtypes.bfloat16
+
+
+@pytest.mark.parametrize("quantization", [None, "int8", "int4"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_size_of_weights_is_foreseen(quantization, dtype):
+    model = MODELS["llama-tied-biases"]()
+    packing = Packing(("gguf:Q8_0", "gguf:Q4_1"), quantization)
+    tensors = {key: random(*shape) for key, shape in tensor_shapes(model).items()}
+    sizes = []
+
+    class Weighing(TinyBackend):
+        def put(self, array, dtype=None):
+            array = array.astype(dtype or array.dtype)
+            sizes.append(array.nbytes)
+            return array
+
+        def put_linear(self, weight, bias, dtype):
+            del dtype
+            if not any(weight is table for table in tables):
+                data = weight.data if isinstance(weight, QuantizedTensor) else weight
+                sizes.append(data.nbytes)
+            sizes.append(0 if bias is None else bias.nbytes)
+
+    loader = CheckpointWeightLoader(DictSource(tensors), Weighing(), dtype, packing=packing)
+    tables = []
+    read_table = loader.embedding
+    loader.embedding = lambda *args: tables.append(read_table(*args)) or tables[-1]
+    model.load(loader)
+    assert weight_bytes(model, DictSource(tensors), packing, dtype) == sum(sizes)
 
 
 SIZES = {

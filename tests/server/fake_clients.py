@@ -37,6 +37,7 @@ def engine_info(**changes):
             "backend": "numpy",
             "reason": "it is a fake",
             "dtype": "float32",
+            "quantization": "none",
             "kv_cache_dtype": "float32",
             "max_model_len": 64,
             "block_size": 4,

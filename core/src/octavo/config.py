@@ -9,11 +9,12 @@ from typing import Any, Literal, TypeGuard
 
 from octavo.errors import UsageError
 
-__all__ = ["EngineConfig", "PreemptionMode", "SchedulingPolicy"]
+__all__ = ["EngineConfig", "PreemptionMode", "Quantization", "SchedulingPolicy"]
 
 SchedulingPolicy = Literal["fcfs", "priority"]
 PreemptionMode = Literal["auto", "recompute", "swap"]
 LoadFormat = Literal["auto", "safetensors", "gguf", "dummy"]
+Quantization = Literal["int8", "int4"]
 GIB = 1 << 30
 
 
@@ -36,6 +37,7 @@ class EngineConfig:
     options: Mapping[str, Any] | None = None  # handed to the backend, over plugins.toml's
 
     dtype: str = "auto"
+    quantization: Quantization | None = None  # quantise the weights at load; None: as they are
     kv_cache_dtype: str = "auto"
     block_size: int | None = None  # tokens per block; None asks the backend
     max_model_len: int | None = None  # tokens of prompt and answer; None asks the model
@@ -65,7 +67,8 @@ class EngineConfig:
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
-                raise UsageError(f"{name}={value!r} is unknown; use one of {', '.join(choices)}.")
+                known = ", ".join(choice or "None" for choice in choices)
+                raise UsageError(f"{name}={value!r} is unknown; use one of {known}.")
         for name, lowest in _WHOLE_NUMBERS.items():
             value = getattr(self, name)
             if value is None:
@@ -100,7 +103,8 @@ class EngineConfig:
         return int(self.swap_space * GIB)
 
 
-_CHOICES: Mapping[str, tuple[str, ...]] = {
+_CHOICES: Mapping[str, tuple[str | None, ...]] = {
+    "quantization": (None, "int8", "int4"),
     "load_format": ("auto", "safetensors", "gguf", "dummy"),
     "generation_config": ("auto", "octavo"),
     "scheduling_policy": ("fcfs", "priority"),

@@ -209,15 +209,17 @@ def _load_weights(
     config: EngineConfig, checkpoint: Checkpoint, model: Model, backend: Backend, dtype: str
 ) -> Weights:
     from octavo.loading.hollow_weights import HollowWeightLoader
+    from octavo.loading.packing import packing_for
     from octavo.loading.progress import load_progress
     from octavo.loading.weights import CheckpointWeightLoader
 
+    packing = packing_for(config.quantization, backend.caps.quantization, checkpoint.tensors)
     item_bytes = 4 if dtype == "float32" else 2
     with load_progress(
         model.num_parameters * item_bytes, checkpoint.name, quiet=config.quiet
     ) as on_bytes:
         kind = CheckpointWeightLoader if backend.caps.reads_weights else HollowWeightLoader
-        loader = kind(checkpoint.tensors, backend, dtype, on_bytes=on_bytes)
+        loader = kind(checkpoint.tensors, backend, dtype, packing=packing, on_bytes=on_bytes)
         weights = model.load(loader)
     unused = loader.unused()
     if unused:

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from octavo.backend import Backend
     from octavo.config import EngineConfig
     from octavo.devices import Resolution
+    from octavo.loading import Checkpoint
     from octavo.models.base import Model
 
 __all__ = ["FitReport", "fit_reports"]
 
-_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _TYPICAL_TOKENS = 500  # a chat request: 161 in, 338 out on average (ShareGPT)
 
 
@@ -98,7 +98,7 @@ def fit_reports(config: EngineConfig) -> list[FitReport]:
         model = build_model(checkpoint.config, plugins.models, resolution.spec.name)
         backend = load_backend(resolution, policy, config.options)
         try:
-            reports.append(_report(config, checkpoint.name, resolution, model, backend))
+            reports.append(_report(config, checkpoint, resolution, model, backend))
         finally:
             close_backend(backend, resolution.spec.name)
     checkpoint.tensors.close()
@@ -118,26 +118,34 @@ def _resolutions(config: EngineConfig, policy: Any, plugins: Any) -> list[Resolu
 
 
 def _report(
-    config: EngineConfig, name: str, resolution: Resolution, model: Model, backend: Backend
+    config: EngineConfig,
+    checkpoint: Checkpoint,
+    resolution: Resolution,
+    model: Model,
+    backend: Backend,
 ) -> FitReport:
+    from octavo.loading.packing import packing_for
+    from octavo.loading.weight_bytes import weight_bytes
+
     backend = naming_faults(backend, resolution.spec.name)
     dtype = choose_dtype("dtype", config.dtype, backend.caps.dtypes)
-    weight_bytes = model.num_parameters * _ITEM_BYTES[dtype]
+    packing = packing_for(config.quantization, backend.caps.quantization, checkpoint.tensors)
+    needed_bytes = weight_bytes(model, checkpoint.tensors, packing, dtype)
     free_bytes = backend.memory().free_bytes
     common: dict[str, Any] = {
-        "model": name,
+        "model": checkpoint.name,
         "device": f"{resolution.device.kind}:{resolution.device.index} {resolution.device.name}",
         "backend": resolution.spec.name,
         "dtype": dtype,
         "num_parameters": model.num_parameters,
-        "weight_bytes": weight_bytes,
+        "weight_bytes": needed_bytes,
         "free_bytes": free_bytes,
     }
-    if weight_bytes >= free_bytes:
-        why = f"the weights need {_size(weight_bytes)} of {_size(free_bytes)} free"
+    if needed_bytes >= free_bytes:
+        why = f"the weights need {_size(needed_bytes)} of {_size(free_bytes)} free"
         return FitReport(**common, fits=False, why_not=why)
     try:
-        plan = plan_for(config, model, backend, reserved_bytes=weight_bytes)
+        plan = plan_for(config, model, backend, reserved_bytes=needed_bytes)
     except CapacityError as error:
         return FitReport(**common, fits=False, why_not=str(error))
     return FitReport(**common, fits=True, **_cache_figures(plan))

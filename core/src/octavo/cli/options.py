@@ -48,6 +48,7 @@ ENGINE_OPTIONS = (
     _engine("attention_backend", str, "Pin an attention implementation that a plugin registered."),
     _engine("plugins_file", str, "Read this plugins.toml instead of the one found first."),
     _engine("dtype", str, "Compute dtype: auto, float32, bfloat16, float16."),
+    _engine("quantization", str, "Quantise the weights at load: int8 or int4."),
     _engine("kv_cache_dtype", str, "Dtype of cached keys and values; auto asks the backend."),
     _engine("block_size", int, "Tokens per cache block."),
     _engine("max_model_len", int, "Longest context in tokens, prompt and answer together."),

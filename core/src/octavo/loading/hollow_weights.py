@@ -25,28 +25,32 @@ class HollowWeightLoader(CheckpointWeightLoader):
 
     def vector(self, name: str, size: int, *, offset: float = 0.0) -> Array:  # noqa: ARG002
         """A 1-D weight of the right size."""
-        return self._backend.put(self._read(name, (size,)))
+        return super().vector(name, size)
 
     def _read(
-        self, name: str, shape: tuple[int, ...], out: NDArray[Any] | None = None
+        self, name: str, shape: tuple[int, ...], dtype: str, out: NDArray[Any] | None = None
     ) -> NDArray[Any]:
         del out  # never given: _stacked, which gives it, is overridden
         self._tensors.expect(name, shape)
-        self._count(shape)
-        return self._hollow(shape)
+        return _hollow(shape, dtype)
 
-    def _stacked(self, names: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> NDArray[Any]:
+    def _stacked(
+        self, names: Sequence[str], shapes: Sequence[tuple[int, ...]], dtype: str
+    ) -> NDArray[Any]:
         for name, shape in zip(names, shapes, strict=True):
-            self._read(name, shape)
-        return self._hollow((sum(shape[0] for shape in shapes), *shapes[0][1:]))
+            self._read(name, shape, dtype)
+        return _hollow((sum(shape[0] for shape in shapes), *shapes[0][1:]), dtype)
 
-    def _transposed(self, names: Sequence[str], shapes: Sequence[tuple[int, int]]) -> NDArray[Any]:
+    def _transposed(
+        self, names: Sequence[str], shapes: Sequence[tuple[int, int]], dtype: str
+    ) -> NDArray[Any]:
         for name, shape in zip(names, shapes, strict=True):
-            self._read(name, shape[::-1])
-        return self._hollow((sum(shape[0] for shape in shapes), shapes[0][1]))
+            self._read(name, shape[::-1], dtype)
+        return _hollow((sum(shape[0] for shape in shapes), shapes[0][1]), dtype)
 
     def _packed(self, names: Sequence[str], shapes: Sequence[tuple[int, int]]) -> None:
         """Never: what is packed has a size of its own, and there is nothing to unpack."""
 
-    def _hollow(self, shape: tuple[int, ...]) -> NDArray[Any]:
-        return np.broadcast_to(np.zeros((), numpy_dtype(self._dtype)), shape)
+
+def _hollow(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    return np.broadcast_to(np.zeros((), numpy_dtype(dtype)), shape)

@@ -44,6 +44,10 @@ class NamedTensors:
         """The tensor as it is packed, or None where it is not."""
         return self._source.quantized(self._find(name, shape))
 
+    def dtype(self, name: str, shape: tuple[int, ...]) -> str | None:
+        """How the tensor is stored."""
+        return self._source.dtype(self._find(name, shape))
+
     def unused(self) -> list[str]:
         """Names that were neither read nor are buffers without information of their own."""
         return sorted(name for name in self._names - self._used if not _DERIVED.search(name))
@@ -92,6 +96,9 @@ class ShapedTensors:
 
     def quantized(self, name: str, shape: tuple[int, int]) -> None:
         """Nothing: made-up tensors are not packed."""
+
+    def dtype(self, name: str, shape: tuple[int, ...]) -> str | None:
+        """Nothing: made-up tensors are stored nowhere."""
 
     def unused(self) -> list[str]:
         """Nothing: there is no list of names."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from octavo.loading.dtypes import numpy_dtype
 from octavo.loading.named_tensors import NamedTensors, ShapedTensors
+from octavo.loading.packing import Packing
 from octavo.loading.tensors import QuantizedTensor, ShapelessSource, TensorSource
 
 if TYPE_CHECKING:
@@ -33,19 +34,23 @@ class CheckpointWeightLoader:
         backend: Backend,
         dtype: str,
         *,
+        packing: Packing | None = None,
         on_bytes: Callable[[int], None] | None = None,
     ) -> None:
         """``dtype`` is the compute dtype, and ``on_bytes`` hears of each weight's bytes in it.
 
-        Over a whole model they sum up to ``num_parameters`` times the dtype's size.
+        Over a whole model they sum up to ``num_parameters`` times the dtype's size. ``packing``
+        says which weights are packed; without it, those that the backend takes as they are.
         """
         self._tensors = (
             ShapedTensors(source) if isinstance(source, ShapelessSource) else NamedTensors(source)
         )
         self._backend = backend
         self._dtype = dtype
+        self._packing = packing or Packing(backend.caps.quantization)
         self._on_bytes = on_bytes
         self._is_tied = False
+        self._embeddings: list[tuple[Array, str, tuple[int, int]]] = []
 
     def has(self, name: str) -> bool:
         """Whether the checkpoint holds the tensor."""
@@ -58,20 +63,30 @@ class CheckpointWeightLoader:
 
     def vector(self, name: str, size: int, *, offset: float = 0.0) -> Array:
         """A 1-D weight; ``offset`` is added in float32, before rounding to the compute dtype."""
-        if offset == 0.0:
-            return self._backend.put(self._read(name, (size,)))
-        shifted = self._tensors.read(name, (size,), "float32") + np.float32(offset)
         self._count((size,))
+        if offset == 0.0:
+            return self._backend.put(self._read(name, (size,), self._dtype))
+        shifted = self._read(name, (size,), "float32") + np.float32(offset)
         return self._backend.put(shifted, self._dtype)
 
     def embedding(self, name: str, shape: tuple[int, int]) -> Array:
         """A 2-D table in the compute dtype."""
-        return self._backend.put(self._read(name, shape))
+        self._count(shape)
+        table = self._backend.put(self._read(name, shape, self._dtype))
+        self._embeddings.append((table, name, shape))
+        return table
 
     def tied_linear(self, embedding: Array) -> LinearWeight:
-        """The embedding table as an output projection, shared where the backend can."""
+        """The embedding table as an output projection: packed, or shared where the backend can.
+
+        Packed it is a second copy, but a smaller one, and a step reads all of it.
+        """
         self._is_tied = True
-        return self._backend.put_linear(embedding, None, self._dtype)
+        head: QuantizedTensor | Array = embedding
+        for table, name, shape in self._embeddings:
+            if table is embedding:
+                head = self._smaller_head(name, shape) or embedding
+        return self._backend.put_linear(head, None, self._dtype)
 
     def linear(
         self,
@@ -85,62 +100,82 @@ class CheckpointWeightLoader:
         weight_names = [f"{name}.weight" for name in names]
         shapes = [(size, in_features) for size in out_features]
         weight: NDArray[Any] | QuantizedTensor | None
-        if transposed:
-            weight = self._transposed(weight_names, shapes)
-        else:
-            weight = self._packed(weight_names, shapes)
-            if weight is None:
-                weight = self._stacked(weight_names, shapes)
+        weight = None if transposed else self._packed(weight_names, shapes)
+        if weight is None:
+            is_head = names[-1].endswith("lm_head")
+            weight = self._floats(weight_names, shapes, is_head=is_head, transposed=transposed)
         bias_row = None
         if bias:
             sizes = [(size,) for size in out_features]
-            bias_row = self._stacked([f"{name}.bias" for name in names], sizes)
+            bias_row = self._stacked([f"{name}.bias" for name in names], sizes, self._dtype)
+        self._count((sum(out_features), in_features + bias))
         return self._backend.put_linear(weight, bias_row, self._dtype)
 
-    def _stacked(self, names: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> NDArray[Any]:
+    def _floats(
+        self,
+        names: Sequence[str],
+        shapes: Sequence[tuple[int, int]],
+        *,
+        is_head: bool,
+        transposed: bool,
+    ) -> NDArray[Any] | QuantizedTensor:
+        """The weights unpacked, or quantised here: then from what the checkpoint has, unrounded."""
+        is_made = self._packing.made(shapes[0][1], is_head=is_head) is not None
+        dtype = "float32" if is_made else self._dtype
+        read = self._transposed if transposed else self._stacked
+        return self._packing.apply(read(names, shapes, dtype), is_head=is_head)
+
+    def _smaller_head(self, name: str, shape: tuple[int, int]) -> QuantizedTensor | None:
+        """An embedding table as the checkpoint packs it or quantised here; None for neither."""
+        packed = self._packed([name], [shape])
+        if packed is not None or self._packing.made(shape[1], is_head=True) is None:
+            return packed
+        weight = self._floats([name], [shape], is_head=True, transposed=False)
+        return weight if isinstance(weight, QuantizedTensor) else None
+
+    def _stacked(
+        self, names: Sequence[str], shapes: Sequence[tuple[int, ...]], dtype: str
+    ) -> NDArray[Any]:
         """Tensors one below the other: several are read into place, one alone is not copied."""
         if len(names) == 1:
-            return self._read(names[0], shapes[0])
+            return self._read(names[0], shapes[0], dtype)
         num_rows = sum(shape[0] for shape in shapes)
-        stacked = np.empty((num_rows, *shapes[0][1:]), numpy_dtype(self._dtype))
+        stacked = np.empty((num_rows, *shapes[0][1:]), numpy_dtype(dtype))
         start = 0
         for name, shape in zip(names, shapes, strict=True):
-            self._read(name, shape, stacked[start : start + shape[0]])
+            self._read(name, shape, dtype, stacked[start : start + shape[0]])
             start += shape[0]
         return stacked
 
-    def _transposed(self, names: Sequence[str], shapes: Sequence[tuple[int, int]]) -> NDArray[Any]:
+    def _transposed(
+        self, names: Sequence[str], shapes: Sequence[tuple[int, int]], dtype: str
+    ) -> NDArray[Any]:
         """The same for weights stored [in_features, out_features]."""
-        parts = [self._read(name, shape[::-1]) for name, shape in zip(names, shapes, strict=True)]
+        parts = [
+            self._read(name, shape[::-1], dtype) for name, shape in zip(names, shapes, strict=True)
+        ]
         return parts[0].T if len(parts) == 1 else np.concatenate(parts, axis=1).T
 
     def _packed(
         self, names: Sequence[str], shapes: Sequence[tuple[int, int]]
     ) -> QuantizedTensor | None:
         """The weights as the checkpoint packs them, if all have one scheme the backend takes."""
-        schemes = self._backend.caps.quantization
-        if not schemes:
+        if not self._packing.schemes:
             return None
-        parts = []
-        for name, shape in zip(names, shapes, strict=True):
-            part = self._tensors.quantized(name, shape)
-            if part is None or part.scheme not in schemes:
-                return None
-            parts.append(part)
-        scheme = parts[0].scheme
-        if any(part.scheme != scheme for part in parts):
+        parts = [
+            self._tensors.quantized(name, shape) for name, shape in zip(names, shapes, strict=True)
+        ]
+        scheme = self._packing.kept([None if part is None else part.scheme for part in parts])
+        if scheme is None:
             return None
-        shape = (sum(part.shape[0] for part in parts), parts[0].shape[1])
-        self._count(shape)
-        rows = parts[0].data if len(parts) == 1 else np.concatenate([part.data for part in parts])
-        return QuantizedTensor(scheme, shape, rows)
+        stacked = [part.data for part in parts if part is not None]
+        rows = stacked[0] if len(stacked) == 1 else np.concatenate(stacked)
+        return QuantizedTensor(scheme, (len(rows), shapes[0][1]), rows)
 
     def _read(
-        self, name: str, shape: tuple[int, ...], out: NDArray[Any] | None = None
+        self, name: str, shape: tuple[int, ...], dtype: str, out: NDArray[Any] | None = None
     ) -> NDArray[Any]:
-        array = self._tensors.read(name, shape, self._dtype, out)
-        self._count(shape)
-        return array
+        return self._tensors.read(name, shape, dtype, out)
 
     def _count(self, shape: tuple[int, ...]) -> None:
         if self._on_bytes is not None:

@@ -29,6 +29,8 @@ class EngineInfo:
     reason: str
     """The line that says why this device and backend."""
     dtype: str
+    quantization: str
+    """What the weights are quantised to at load; "none": they stay as the checkpoint has them."""
     kv_cache_dtype: str
     max_model_len: int
     """Tokens of prompt and answer together."""

@@ -24,6 +24,7 @@ def info_of(loaded: LoadedEngine) -> EngineInfo:
         backend=resolution.spec.name,
         reason=resolution.reason,
         dtype=loaded.dtype,
+        quantization=config.quantization or "none",
         kv_cache_dtype=plan.groups[0].spec.dtype,
         max_model_len=engine.max_model_len,
         block_size=plan.limits.block_size,

@@ -1,0 +1,94 @@
+"""How much memory a model's weights will take on a device, from names and shapes alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from octavo.loading.dtypes import numpy_dtype
+from octavo.loading.gguf_quants import QUANT_TYPES
+from octavo.loading.named_tensors import NamedTensors, ShapedTensors
+from octavo.loading.tensors import ShapelessSource, TensorSource
+
+if TYPE_CHECKING:
+    from octavo.loading.packing import Packing
+    from octavo.models.base import Model
+
+__all__ = ["weight_bytes"]
+
+_TYPES = {quant.dtype: quant for quant in QUANT_TYPES.values()}
+
+
+def weight_bytes(
+    model: Model, source: TensorSource | ShapelessSource, packing: Packing, dtype: str
+) -> int:
+    """Bytes of a model's weights: packed ones as they are packed, the others in ``dtype``."""
+    counter = _Counter(source, packing, dtype)
+    model.load(counter)
+    return counter.num_bytes
+
+
+class _Counter:
+    """A WeightLoader that adds up sizes, and loads nothing."""
+
+    def __init__(
+        self, source: TensorSource | ShapelessSource, packing: Packing, dtype: str
+    ) -> None:
+        self._tensors = (
+            ShapedTensors(source) if isinstance(source, ShapelessSource) else NamedTensors(source)
+        )
+        self._packing, self._item_bytes = packing, numpy_dtype(dtype).itemsize
+        self.num_bytes = 0
+
+    def has(self, name: str) -> bool:
+        """Whether the checkpoint holds the tensor."""
+        return self._tensors.has(name)
+
+    def vector(self, name: str, size: int, *, offset: float = 0.0) -> Any:  # noqa: ARG002
+        """A vector, never packed."""
+        self._add((size,), None)
+
+    def embedding(self, name: str, shape: tuple[int, int]) -> Any:
+        """A table, never packed; what ``tied_linear`` needs to know of it is handed back."""
+        self._add(shape, None)
+        return name, shape
+
+    def tied_linear(self, embedding: Any) -> Any:
+        """A second copy of the table where it is packed."""
+        name, shape = embedding
+        scheme = self._scheme([name], [shape], is_head=True)
+        if scheme is not None:
+            self._add(shape, scheme)
+
+    def linear(
+        self,
+        *names: str,
+        in_features: int,
+        out_features: Sequence[int],
+        bias: bool = False,
+        transposed: bool = False,
+    ) -> Any:
+        """Stacked weights."""
+        shape = (sum(out_features), in_features)
+        is_head = names[-1].endswith("lm_head")
+        shapes = [(size, in_features) for size in out_features]
+        weights = [] if transposed else [f"{name}.weight" for name in names]
+        self._add(shape, self._scheme(weights, shapes, is_head=is_head))
+        if bias:
+            self._add(shape[:1], None)
+
+    def _scheme(
+        self, names: Sequence[str], shapes: Sequence[tuple[int, int]], *, is_head: bool
+    ) -> str | None:
+        stored = [self._tensors.dtype(*each) for each in zip(names, shapes, strict=False)]
+        kept = self._packing.kept(stored) if stored else None
+        return kept or self._packing.made(shapes[0][1], is_head=is_head)
+
+    def _add(self, shape: tuple[int, ...], scheme: str | None) -> None:
+        count = math.prod(shape)
+        if scheme is None:
+            self.num_bytes += count * self._item_bytes
+        else:
+            quant = _TYPES[scheme]
+            self.num_bytes += count // quant.block_size * quant.block_bytes

@@ -40,7 +40,8 @@ enum class Opcode : int32_t {
   subtract = 12,     // the same; a missing operand b is the scalar
   multiply = 13,     //
   copy = 14,         // x, out                               outer, inner, dim, x_outer, x_inner
-  linear = 15,       // x, weight (a Linear), out            rows, x_stride, in_features, out_features
+  linear = 15,       // x, weight (a Linear), out            rows, x_stride, in_features, out_features,
+                  //                                         wide (1: out is f32, not rounded)
   write_kv = 16,     // k, v, k_cache, v_cache, scales|-1, plan
                      //                tokens, kv_heads, head_dim, k_token, k_head, v_token, v_head,
                      //                block_size, cache element

@@ -108,6 +108,13 @@ void store_row(const Linear& linear, const f32v* sums, int64_t column, T* out) {
   }
 }
 
+// A panel's columns of the chunk's rows.
+template <class T>
+void store_rows(const Linear& linear, const f32v* sums, int64_t panel, Range rows, T* out) {
+  for (int64_t row = rows.begin; row < rows.end; ++row, sums += kVectors)
+    store_row(linear, sums, panel * kPanel, out + row * linear.out_features);
+}
+
 // Rows in another type than the product takes, or that end in the middle of a step: copied, with zeros.
 template <class Activation, class T>
 void copy_rows(const T* x, int64_t stride, int64_t rows, int64_t dim, Activation* copies,
@@ -149,9 +156,10 @@ void run_chunk(const Call& call, int64_t chunk, Scratch& scratch) {
   for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
     const auto* words = static_cast<const Word*>(linear.data) + panel * num_steps * kPanel;
     multiply_panel<Product>(words, rows, num_steps, sums);
-    T* out = call.operand<T>(2) + range.begin * linear.out_features;
-    for (int64_t row = 0; row < rows.count; ++row)
-      store_row(linear, sums + row * kVectors, panel * kPanel, out + row * linear.out_features);
+    if (call.size(4) == 1)
+      store_rows(linear, sums, panel, range, call.operand<float>(2));
+    else
+      store_rows(linear, sums, panel, range, call.operand<T>(2));
   }
 }
 

@@ -158,6 +158,13 @@ void store_row(const Linear& linear, const f32v* accumulators, int64_t column, T
   }
 }
 
+// A panel's columns of the chunk's rows.
+template <class T>
+void store_rows(const Linear& linear, const f32v* accumulators, int64_t panel, Range rows, T* out) {
+  for (int64_t row = rows.begin; row < rows.end; ++row, accumulators += kVectors)
+    store_row(linear, accumulators, panel * kPanel, out + row * linear.out_features);
+}
+
 int64_t panels_per_chunk(const Call& call) {
   const int64_t num_panels = chunks_of(call.operand<const Linear>(1)->out_features, kPanel);
   return std::max<int64_t>(1, num_panels / (8 * call.num_threads));
@@ -203,9 +210,10 @@ void run_chunk(const Call& call, int64_t chunk, Scratch& scratch) {
     } else {
       multiply_rows<F, Product>(panel, in_features, rows, accumulators);
     }
-    T* out = call.operand<T>(2) + range.begin * linear.out_features;
-    for (int64_t row = 0; row < num_rows; ++row)
-      store_row(linear, accumulators + row * kVectors, index * kPanel, out + row * linear.out_features);
+    if (call.size(4) == 1)
+      store_rows(linear, accumulators, index, range, call.operand<float>(2));
+    else
+      store_rows(linear, accumulators, index, range, call.operand<T>(2));
   }
 }
 

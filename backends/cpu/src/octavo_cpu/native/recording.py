@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from octavo_cpu.native.rows import Rows, Size, Untraceable, number_of
 from octavo_cpu.native.traced import Traced, dense_strides
 
 __all__ = ["Buffer", "Recording", "Slot"]
+
+_WIDE = 4  # which size of a product says that it is not rounded
 
 
 @dataclass(eq=False)
@@ -101,6 +104,27 @@ class Recording:
         out = self.new(x.shape, x.dtype)
         self.emit(Opcode.COPY, x.dtype, (x, out), _copy_sizes(x))
         return out
+
+    def unrounded(self, x: Traced) -> Traced:
+        """A product in float32, if ``x`` is one, whole, that no instruction reads; else ``x``.
+
+        For logits: rounded to bfloat16 those of the likeliest tokens are often equal.
+        """
+        number = x.buffer.first
+        if x.buffer.last != number or x.dtype == np.float32 or not self._writes(number, x):
+            return x
+        word = bytearray(self.code[number])
+        np.frombuffer(word, np.int64)[SIZES_OFFSET + _WIDE] = 1
+        self.code[number] = bytes(word)
+        dtype = np.dtype(np.float32)
+        x.buffer.num_bytes = x.buffer.num_bytes // x.dtype.itemsize * dtype.itemsize
+        return dataclasses.replace(x, dtype=dtype)
+
+    def _writes(self, number: int, x: Traced) -> bool:
+        """Whether this instruction is a product that writes all of ``x``."""
+        opcode = np.frombuffer(self.code[number], np.int32)[0]
+        is_whole = x.offset == 0 and x.is_dense and x.has_dense_rows
+        return bool(opcode == Opcode.LINEAR and is_whole)
 
     def _slot(self, operand: Any) -> int:
         if operand is None:

@@ -19,7 +19,10 @@ class Results:
     """The form of a result; what no step computes is handed out as it is, every time."""
 
     def __init__(self, recording: Recording, returned: Any) -> None:
-        """Note copies of arrays that are parts of others; raises Untraceable for arguments."""
+        """Note copies of arrays that are parts of others; raises Untraceable for arguments.
+
+        What a product gives is not rounded to the compute dtype: ``sample`` takes float32 as well.
+        """
         self.arrays: list[Traced] = []
         self._recording = recording
         self.build = self._builder(returned) or (lambda _: returned)
@@ -59,6 +62,7 @@ class Results:
         shares = any(other.buffer is array.buffer for other in self.arrays)
         if shares or not is_whole or not _covers(array):
             array = self._recording.copy(array)
+        array = self._recording.unrounded(array)
         self.arrays.append(array)
         return len(self.arrays) - 1
 

@@ -11,39 +11,57 @@
 namespace octavo::OCTAVO_VARIANT {
 namespace {
 
-constexpr int64_t kBlockBytes = 32 << 10;   // of a panel: stays in the first cache over a chunk's rows
+constexpr int64_t kBlockBytes = 16 << 10;   // of a panel: stays in the first cache over a chunk's rows
 constexpr int64_t kRowsBytes = 256 << 10;   // of activations: stay in the second cache over its panels
 constexpr int64_t kPanelBytes = 512 << 10;  // of weights in a chunk: enough to be worth handing out
 
+// Weights to read and rows times weights that take less time than waking a thread.
+constexpr int64_t kTinyBytes = 128 << 10, kTinyWork = 1 << 20;
+constexpr int64_t kFewRowsAhead = 4 << 10;  // far enough for memory, near enough for the caches
+constexpr int kLineBytes = 64;
+
 // ---- tiles ----
 
-template <class Product, int kRows>
-void multiply_tile(const typename Product::Word* panel, const typename Product::Activation* x, int64_t stride,
-                   int64_t steps, f32v* accumulators) {
+template <class Product>
+struct Tile {
+  const typename Product::Word* panel;
+  const typename Product::Activation* x;
+  int64_t stride, steps;
+  f32v* accumulators;
+  const char* ahead;
+};
+
+// `ahead` is where the weights of later tiles lie: kLines cache lines of it are fetched in each step.
+template <class Product, int kRows, int kLines>
+void multiply_tile(const Tile<Product>& tile) {
+  const auto* panel = tile.panel;
+  const auto* x = tile.x;
+  const char* ahead = tile.ahead;
   f32v sums[kRows][kVectors];
 #pragma GCC unroll 8
   for (int row = 0; row < kRows; ++row)
 #pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) sums[row][v] = accumulators[row * kVectors + v];
-  for (int64_t step = 0; step < steps; ++step) {
-    Product::template add<kRows>(panel, x, stride, sums);
+    for (int v = 0; v < kVectors; ++v) sums[row][v] = tile.accumulators[row * kVectors + v];
+  for (int64_t step = 0; step < tile.steps; ++step) {
+    if constexpr (kRows > 1)
+      for (int line = 0; line < kLines; ++line) __builtin_prefetch(ahead + line * kLineBytes, 0, 3);
+    Product::template add<kRows>(panel, x, tile.stride, sums);
     panel += kPanel;
     x += Product::kDepth;
+    ahead += kLines * kLineBytes;
   }
 #pragma GCC unroll 8
   for (int row = 0; row < kRows; ++row)
 #pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) accumulators[row * kVectors + v] = sums[row][v];
+    for (int v = 0; v < kVectors; ++v) tile.accumulators[row * kVectors + v] = sums[row][v];
 }
 
-// The tile of `rows` <= kRows rows.
-template <class Product, int kRows = kTileRows>
-void multiply_tile(int64_t rows, const typename Product::Word* panel, const typename Product::Activation* x,
-                   int64_t stride, int64_t steps, f32v* accumulators) {
+template <class Product, int kLines, int kRows = kTileRows>
+void multiply_tile(const Tile<Product>& tile, int64_t rows) {
   if constexpr (kRows > 1) {
-    if (rows < kRows) return multiply_tile<Product, kRows - 1>(rows, panel, x, stride, steps, accumulators);
+    if (rows < kRows) return multiply_tile<Product, kLines, kRows - 1>(tile, rows);
   }
-  multiply_tile<Product, kRows>(panel, x, stride, steps, accumulators);
+  multiply_tile<Product, kRows, kLines>(tile);
 }
 
 // The rows that a chunk multiplies, as the product takes them.
@@ -53,22 +71,38 @@ struct Rows {
   int64_t stride, count;
 };
 
-// Rows times one panel: a block of steps at a time over all rows, in tiles of about the same height.
+// Rows times one panel: a block of steps at a time over all rows, in tiles of about the same height. While
+// the first tiles multiply one block, the next, which lies behind it, comes from memory.
 template <class Product>
 void multiply_panel(const typename Product::Word* panel, const Rows<typename Product::Activation>& rows,
                     int64_t num_steps, f32v* accumulators) {
   constexpr int64_t kStepBytes = kPanel * static_cast<int64_t>(sizeof(typename Product::Word));
   constexpr int64_t kBlockSteps = kBlockBytes / kStepBytes;
+  constexpr int kStepLines = kStepBytes / kLineBytes;
   for (int64_t i = 0; i < rows.count * kVectors; ++i) accumulators[i] = f32v{};
+  const int64_t num_tiles = chunks_of(rows.count, kTileRows);
   for (int64_t begin = 0; begin < num_steps; begin += kBlockSteps) {
     const int64_t steps = std::min(kBlockSteps, num_steps - begin);
     int64_t row = 0;
-    for (int64_t tiles = chunks_of(rows.count, kTileRows); tiles > 0; --tiles) {
-      const int64_t height = chunks_of(rows.count - row, tiles);
-      multiply_tile<Product>(height, panel + begin * kPanel,
-                             rows.x + row * rows.stride + begin * Product::kDepth, rows.stride, steps,
-                             accumulators + row * kVectors);
+    for (int64_t index = 0; index < num_tiles; ++index) {
+      const int64_t height = chunks_of(rows.count - row, num_tiles - index);
+      Tile<Product> tile{panel + begin * kPanel,
+                         rows.x + row * rows.stride + begin * Product::kDepth,
+                         rows.stride,
+                         steps,
+                         accumulators + row * kVectors,
+                         reinterpret_cast<const char*>(panel + begin * kPanel)};
       row += height;
+      if (num_tiles == 1) {
+        tile.ahead += kFewRowsAhead;
+        multiply_tile<Product, kStepLines>(tile, height);
+      } else if (num_tiles < kStepLines) {
+        if (index < 2) tile.ahead += steps * (kStepBytes + index * kStepBytes / 2);
+        multiply_tile<Product, std::max(1, kStepLines / 2)>(tile, height);
+      } else {
+        if (index < kStepLines) tile.ahead += steps * (kStepBytes + index * kLineBytes);
+        multiply_tile<Product, 1>(tile, height);
+      }
     }
   }
 }
@@ -82,14 +116,15 @@ struct Grid {
 Grid grid_of(const Call& call) {
   const auto& linear = *call.operand<const Linear>(1);
   const int64_t rows = call.size(0), panels = chunks_of(linear.out_features, kPanel);
+  const auto bytes = static_cast<int64_t>(linear.bytes);
+  if (bytes < kTinyBytes && rows * bytes < kTinyWork) return {rows, 1, panels, 1};
   // Blocks of rows that the second cache holds, and more of them where the panels are too few to share.
   const int64_t fitting = kRowsBytes / (2 * linear.in_features);
   int64_t rows_per_chunk = std::min<int64_t>(192, std::max<int64_t>(8 * kTileRows, fitting));
   const int64_t wanted = chunks_of(4 * call.num_threads, panels);
   rows_per_chunk = std::min(rows_per_chunk, std::max<int64_t>(4 * kTileRows, chunks_of(rows, wanted)));
   const int64_t row_chunks = chunks_of(rows, rows_per_chunk);
-  const int64_t panel_bytes = static_cast<int64_t>(linear.bytes) / panels;
-  const int64_t most = std::max<int64_t>(1, kPanelBytes / panel_bytes);
+  const int64_t most = std::max<int64_t>(1, kPanelBytes / (bytes / panels));
   const int64_t panels_per_chunk =
       std::min(most, std::max<int64_t>(1, panels * row_chunks / (8 * call.num_threads)));
   return {rows_per_chunk, row_chunks, panels_per_chunk, chunks_of(panels, panels_per_chunk)};

@@ -7,19 +7,28 @@
 
 namespace octavo::OCTAVO_VARIANT {
 
+// Transpose `columns` rows of kWords words.
+template <int64_t kWords, class Word>
+inline void transpose(const char* rows, int64_t row_bytes, int64_t columns, Word* panel) {
+  constexpr int64_t kBytes = kWords * static_cast<int64_t>(sizeof(Word));
+  for (int64_t column = 0; column < columns; ++column) {
+    Word words[kWords];
+    std::memcpy(words, rows + column * row_bytes, sizeof words);
+    // So many rows at a time are more than the processor follows by itself.
+    for (int64_t i = 0; i < kBytes; i += 64) __builtin_prefetch(rows + column * row_bytes + kBytes + i);
+    for (int64_t i = 0; i < kWords; ++i) panel[i * kPanel + column] = words[i];
+  }
+}
+
 // Transpose `columns` rows of `steps` words, in blocks that the first cache holds on both sides.
 template <class Word>
 inline void pack_panel(const char* rows, int64_t row_bytes, int64_t columns, int64_t steps, Word* panel) {
-  constexpr int64_t kBlock = 64 / sizeof(Word);  // a cache line of a row
-  for (int64_t begin = 0; begin < steps; begin += kBlock) {
-    const int64_t count = steps - begin < kBlock ? steps - begin : kBlock;
-    for (int64_t column = 0; column < columns; ++column) {
-      Word words[kBlock];
-      const char* source = rows + column * row_bytes + begin * static_cast<int64_t>(sizeof(Word));
-      std::memcpy(words, source, static_cast<size_t>(count) * sizeof(Word));
-      for (int64_t i = 0; i < count; ++i) panel[(begin + i) * kPanel + column] = words[i];
-    }
-  }
+  constexpr int64_t kBlock = 128 / sizeof(Word);  // two cache lines of a row
+  int64_t step = 0;
+  for (; step + kBlock <= steps; step += kBlock, rows += 128)
+    transpose<kBlock>(rows, row_bytes, columns, panel + step * kPanel);
+  for (; step < steps; ++step, rows += sizeof(Word))
+    transpose<1>(rows, row_bytes, columns, panel + step * kPanel);
 }
 
 // One word of `kDepth` weights for each step and column; what is left of a step or of a panel is zero.

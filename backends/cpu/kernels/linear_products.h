@@ -73,6 +73,8 @@ struct WidePairs {
     add_tile<kRows>(
         sums, [=](int row) { return splat(x[row * stride]); },
         [=](int v) { return as_f32(load_words(panel + v * kLanes) << 16); }, add);
+    // The words are loaded again: held in registers, they would push sums out.
+    asm volatile("" ::: "memory");
     add_tile<kRows>(
         sums, [=](int row) { return splat(x[row * stride + 1]); },
         [=](int v) { return as_f32(load_words(panel + v * kLanes) & 0xffff0000); }, add);

@@ -26,12 +26,12 @@ class Pass {
     const int64_t rows = std::max(kMaxPassRows, shape.group);
     const int64_t words[] = {rows * steps_, 2 * rows, rows * row_floats_, kMaxRows * kTileKeys,
                              kMaxRows * kTileKeys, kMaxRows * row_floats_, 2 * row_floats_,
-                             staged_words<Word>(shape)};
+                             staged_words<Word>(shape), staged_words<Word>(shape)};
     int64_t total = 0;
     for (const int64_t count : words) total += round_up(count, 16);
     float* next = scratch.array<float>(static_cast<size_t>(total));
-    float* parts[8];
-    for (int i = 0; i < 8; ++i) parts[i] = std::exchange(next, next + round_up(words[i], 16));
+    float* parts[9];
+    for (int i = 0; i < 9; ++i) parts[i] = std::exchange(next, next + round_up(words[i], 16));
     q_ = reinterpret_cast<Word*>(parts[0]);
     sums_ = parts[1];
     values_ = parts[2];
@@ -39,7 +39,8 @@ class Pass {
     weights_ = reinterpret_cast<Word*>(parts[4]);
     tile_values_ = parts[5];
     edges_ = reinterpret_cast<Word*>(parts[6]);
-    staged_ = reinterpret_cast<Word*>(parts[7]);
+    staged_keys_ = reinterpret_cast<Word*>(parts[7]);
+    staged_values_ = reinterpret_cast<Word*>(parts[8]);
   }
 
   void run() {
@@ -91,8 +92,13 @@ class Pass {
     for (int64_t index = tiles.begin; index < tiles.end; ++index) {
       first_key_ = index * kTileKeys;
       tile_.keys = in_tile(seen);
-      if (!is_empty(tile_.keys)) prepare(tile_, blocks_, first_key_, staged_, edges_);
       const int64_t groups = chunks_of(num_rows_, kMaxRows), size = chunks_of(num_rows_, groups);
+      // The values take the place of the keys where those are done with: the nearest cache is small.
+      has_values_ = groups > 1;
+      if (!is_empty(tile_.keys)) {
+        prepare_keys(tile_, blocks_, first_key_, staged_keys_);
+        if (has_values_) prepare_values(tile_, blocks_, first_key_, staged_values_, edges_);
+      }
       for (int64_t row = 0; row < num_rows_; row += size) attend(row, std::min(size, num_rows_ - row));
     }
   }
@@ -121,6 +127,7 @@ class Pass {
       const Range panels = {keys.begin / kLanes, chunks_of(keys.end, kLanes)};
       score<R>(row, panels);
       for (int r = 0; r < R; ++r) softmax(r, panels, in_tile(visible(row + r, row + r)), results[r]);
+      if (!has_values_) prepare_values(tile_, blocks_, first_key_, staged_keys_, edges_);
       weigh<R>({keys.begin / kKeysPerWord<Word>, chunks_of(keys.end, kKeysPerWord<Word>)});
     }
     for (int r = 0; r < R; ++r) keep(row + r, results[r]);
@@ -130,11 +137,14 @@ class Pass {
   void score(int64_t row, Range panels) {
     const Word* q = q_ + row * steps_;
     int64_t panel = panels.begin;
-    for (; panel + kColumns <= panels.end; panel += kColumns)
-      score_panels<Word, R, kColumns>(q, steps_, tile_.panels + panel, tile_.panel_stride,
-                                      scores_ + panel * kLanes, kTileKeys);
+    for (; panel + kColumns <= panels.end; panel += kColumns) {
+      const Word* const* here = tile_.panels + panel;
+      const Word* const* next = panel + 2 * kColumns <= panels.end ? here + kColumns : here;
+      score_panels<Word, R, kColumns>(q, steps_, here, next, tile_.panel_stride, scores_ + panel * kLanes,
+                                      kTileKeys);
+    }
     for (; panel < panels.end; ++panel)
-      score_panels<Word, R, 1>(q, steps_, tile_.panels + panel, tile_.panel_stride,
+      score_panels<Word, R, 1>(q, steps_, tile_.panels + panel, tile_.panels + panel, tile_.panel_stride,
                                scores_ + panel * kLanes, kTileKeys);
   }
 
@@ -221,9 +231,10 @@ class Pass {
   const bool is_split_;
   const int64_t steps_, row_floats_;
   const HeadBlocks blocks_;
-  Word *q_, *weights_, *edges_, *staged_;
+  Word *q_, *weights_, *edges_, *staged_keys_, *staged_values_;
   float *sums_, *values_, *scores_, *tile_values_;
   int64_t first_token_ = 0, num_rows_ = 0, first_key_ = 0;
+  bool has_values_ = false;
   Tile<Word> tile_;
 };
 

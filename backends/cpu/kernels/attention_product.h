@@ -27,17 +27,29 @@ inline u32v load_words(const uint32_t* p) {
 inline f32v splat_word(const float* p) { return splat(*p); }
 inline u32v splat_word(const uint32_t* p) { return u32v{} + *p; }
 
-// out[r][p * kLanes ..] = sum over steps of a[r][step] * panels[p][step * stride ..]
+// With few rows the products wait for memory: ask for what comes next in time.
+template <int R>
+constexpr bool kAsksAhead = R < kMaxRows;
+constexpr int64_t kRowsAhead = 12;
+
+// out[r][p * kLanes ..] = sum over steps of a[r][step] * panels[p][step * stride ..]; `next` are the
+// panels after these, asked for in time.
 template <class Word, int R, int P>
-inline void score_panels(const Word* a, int64_t steps, const Word* const* panels, int64_t stride, float* out,
-                         int64_t out_row) {
+inline void score_panels(const Word* a, int64_t steps, const Word* const* panels, const Word* const* next,
+                         int64_t stride, float* out, int64_t out_row) {
   f32v acc[R][P] = {};
-  const Word* b[P];
-  for (int p = 0; p < P; ++p) b[p] = panels[p];
+  const Word *b[P], *ahead[P];
+  for (int p = 0; p < P; ++p) {
+    b[p] = panels[p];
+    ahead[p] = next[p];
+  }
   for (int64_t step = 0; step < steps; ++step) {
     decltype(load_words(b[0])) lanes[P];
 #pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) lanes[p] = load_words(b[p] + step * stride);
+    for (int p = 0; p < P; ++p) {
+      lanes[p] = load_words(b[p] + step * stride);
+      if (kAsksAhead<R>) __builtin_prefetch(ahead[p] + step * stride);
+    }
 #pragma GCC unroll 6
     for (int r = 0; r < R; ++r) {
       const auto word = splat_word(a + r * steps + step);
@@ -59,9 +71,13 @@ inline void weigh_rows(const Word* a, int64_t a_row, const Word* const* rows, in
   f32v acc[R][C] = {};
   for (int64_t i = begin; i < end; ++i) {
     const Word* b = rows[i] + column;
+    const Word* ahead = rows[std::min(i + kRowsAhead, end - 1)] + column;
     decltype(load_words(b)) lanes[C];
 #pragma GCC unroll 4
-    for (int c = 0; c < C; ++c) lanes[c] = load_words(b + c * kLanes);
+    for (int c = 0; c < C; ++c) {
+      lanes[c] = load_words(b + c * kLanes);
+      if (kAsksAhead<R>) __builtin_prefetch(ahead + c * kLanes);
+    }
 #pragma GCC unroll 6
     for (int r = 0; r < R; ++r) {
       const auto word = splat_word(a + r * a_row + i);

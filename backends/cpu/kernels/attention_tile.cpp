@@ -46,24 +46,16 @@ struct I8Pairs {
   }
 };
 
-// A row of pairs that may end within a vector, or within a pair.
-template <class Pairs, class Store>
-inline void for_pairs(const uint8_t* p, int64_t count, Store store) {
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) store(i, Pairs::load(p + i * Pairs::kBytes));
-  if (i < count) {
-    uint8_t rest[kLanes * Pairs::kBytes] = {};
-    std::memcpy(rest, p + i * Pairs::kBytes, static_cast<size_t>((count - i) * Pairs::kBytes));
-    store(i, Pairs::load(rest));
-  }
-}
-
-// Where the keys of a tile lie; they are visited in order, from an even key on.
+// Where the keys of a tile lie, `step` at a time; they are visited in order, from a multiple of it on.
 template <class Visit>
 inline void for_keys(const HeadBlocks& blocks, int64_t first_key, Range keys, int64_t step, Visit visit) {
-  for (int64_t key = keys.begin / step * step; key < keys.end; key += step) {
-    const int64_t position = first_key + key;
-    visit(key / step, blocks.blocks[position / blocks.block_size], position % blocks.block_size);
+  const int64_t block_size = blocks.block_size;
+  int64_t key = keys.begin / step * step;
+  int64_t index = (first_key + key) / block_size, offset = first_key + key - index * block_size;
+  int64_t visited = key / step;
+  for (; key < keys.end; ++index, offset = 0) {
+    const int64_t block = blocks.blocks[index];
+    for (; offset < block_size && key < keys.end; offset += step, key += step) visit(visited++, block, offset);
   }
 }
 
@@ -78,11 +70,14 @@ void find_scales(Tile<Word>& tile, const HeadBlocks& blocks, int64_t first_key) 
 
 // The words of the cache are those of the products.
 template <class Word>
-void find(Tile<Word>& tile, const HeadBlocks& blocks, int64_t first_key) {
+void find_keys(Tile<Word>& tile, const HeadBlocks& blocks, int64_t first_key) {
   tile.panel_stride = blocks.block_size;
   for_keys(blocks, first_key, tile.keys, kLanes, [&](int64_t panel, int64_t block, int64_t offset) {
     tile.panels[panel] = reinterpret_cast<const Word*>(blocks.k + block * blocks.k_block) + offset;
   });
+}
+template <class Word>
+void find_values(Tile<Word>& tile, const HeadBlocks& blocks, int64_t first_key) {
   constexpr int64_t kKeys = kKeysPerWord<Word>;
   for_keys(blocks, first_key, tile.keys, kKeys, [&](int64_t row, int64_t block, int64_t offset) {
     const auto* values = reinterpret_cast<const Word*>(blocks.v + block * blocks.v_block);
@@ -90,56 +85,70 @@ void find(Tile<Word>& tile, const HeadBlocks& blocks, int64_t first_key) {
   });
 }
 
-// Keys and values as float32.
+// As float32.
 template <class Pairs>
-void widen(Tile<float>& tile, const HeadBlocks& blocks, int64_t first_key, float* staged) {
-  const int64_t head_dim = blocks.head_dim, row_floats = round_up(head_dim, kLanes) + kLanes;
+void widen_keys(Tile<float>& tile, const HeadBlocks& blocks, int64_t first_key, float* staged) {
+  const int64_t head_dim = blocks.head_dim, panel_floats = round_up(head_dim, 2) * kLanes;
   tile.panel_stride = kLanes;
   for_keys(blocks, first_key, tile.keys, kLanes, [&](int64_t panel, int64_t block, int64_t offset) {
-    float* out = staged;
-    tile.panels[panel] = out;
-    staged += row_floats * kLanes;
+    tile.panels[panel] = staged;
     const uint8_t* pairs = blocks.k + block * blocks.k_block + offset * Pairs::kBytes;
     for (int64_t dim = 0; dim < head_dim; dim += 2, pairs += blocks.block_size * Pairs::kBytes) {
       const Two two = Pairs::load(pairs);
-      store(out + dim * kLanes, two.even);
-      if (dim + 1 < head_dim) store(out + (dim + 1) * kLanes, two.odd);
+      store(staged + dim * kLanes, two.even);
+      store(staged + (dim + 1) * kLanes, two.odd);
     }
+    staged += panel_floats;
   });
+}
+template <class Pairs>
+void widen_values(Tile<float>& tile, const HeadBlocks& blocks, int64_t first_key, float* staged) {
+  const int64_t head_dim = blocks.head_dim, row_floats = round_up(head_dim, kLanes);
   for_keys(blocks, first_key, tile.keys, 2, [&](int64_t row, int64_t block, int64_t offset) {
     float *even = staged, *odd = staged + row_floats;
     staged += 2 * row_floats;
     tile.values[2 * row] = even;
     tile.values[2 * row + 1] = odd;
     const uint8_t* pairs = blocks.v + block * blocks.v_block + offset / 2 * head_dim * Pairs::kBytes;
-    for_pairs<Pairs>(pairs, head_dim, [&](int64_t dim, Two two) {
+    for (int64_t dim = 0; dim < head_dim; dim += kLanes) {  // the cache has slack behind its last row
+      const Two two = Pairs::load(pairs + dim * Pairs::kBytes);
       store(even + dim, two.even);
       store(odd + dim, two.odd);
-    });
+    }
   });
 }
 
 // int8 as pairs of bfloat16, which hold every code exactly.
-inline void store_codes(uint32_t* out, Two codes) {
-  const u32v pairs = (as_bits(codes.even) >> 16) | (as_bits(codes.odd) & 0xffff0000);
+inline void widen_code_pairs(const uint8_t* codes, uint32_t* out) {
+#if defined(__AVX512BF16__)
+  const auto* bytes = reinterpret_cast<const __m128i*>(codes);
+  const __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(bytes)));
+  const __m512 high = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(bytes + 1)));
+  const __m512bh pairs = _mm512_cvtne2ps_pbh(high, low);
+#else
+  const Two two = I8Pairs::load(codes);
+  const u32v pairs = (as_bits(two.even) >> 16) | (as_bits(two.odd) & 0xffff0000);
+#endif
   std::memcpy(out, &pairs, sizeof pairs);
 }
 
-void widen_codes(Tile<uint32_t>& tile, const HeadBlocks& blocks, int64_t first_key, uint32_t* staged) {
-  const int64_t head_dim = blocks.head_dim, steps = (head_dim + 1) / 2;
-  const int64_t row_words = round_up(head_dim, kLanes) + kLanes;
+void widen_key_codes(Tile<uint32_t>& tile, const HeadBlocks& blocks, int64_t first_key, uint32_t* staged) {
+  const int64_t steps = (blocks.head_dim + 1) / 2;
   tile.panel_stride = kLanes;
   for_keys(blocks, first_key, tile.keys, kLanes, [&](int64_t panel, int64_t block, int64_t offset) {
     tile.panels[panel] = staged;
-    const uint8_t* pairs = blocks.k + block * blocks.k_block + offset * I8Pairs::kBytes;
+    const uint8_t* pairs = blocks.k + block * blocks.k_block + offset * 2;
     for (int64_t step = 0; step < steps; ++step, staged += kLanes, pairs += blocks.block_size * 2)
-      store_codes(staged, I8Pairs::load(pairs));
+      widen_code_pairs(pairs, staged);
   });
+}
+void widen_value_codes(Tile<uint32_t>& tile, const HeadBlocks& blocks, int64_t first_key, uint32_t* staged) {
+  const int64_t head_dim = blocks.head_dim;
   for_keys(blocks, first_key, tile.keys, 2, [&](int64_t row, int64_t block, int64_t offset) {
     tile.values[row] = staged;
-    const uint8_t* pairs = blocks.v + block * blocks.v_block + offset / 2 * head_dim * 2;
-    for_pairs<I8Pairs>(pairs, head_dim, [&](int64_t dim, Two codes) { store_codes(staged + dim, codes); });
-    staged += row_words;
+    const uint8_t* pairs = blocks.v + block * blocks.v_block + offset * head_dim;
+    for (int64_t dim = 0; dim < head_dim; dim += kLanes, staged += kLanes)
+      widen_code_pairs(pairs + 2 * dim, staged);
   });
 }
 
@@ -152,29 +161,39 @@ void clear_edge(Tile<uint32_t>& tile, int64_t row, uint32_t mask, int64_t head_d
 
 }  // namespace
 
-void prepare(Tile<float>& tile, const HeadBlocks& blocks, int64_t first_key, float* staged, float*) {
+void prepare_keys(Tile<float>& tile, const HeadBlocks& blocks, int64_t first_key, float* staged) {
   switch (blocks.element) {
-    case Element::f32: find(tile, blocks, first_key); break;
-    case Element::bf16: widen<Bf16Pairs>(tile, blocks, first_key, staged); break;
-    case Element::f16: widen<F16Pairs>(tile, blocks, first_key, staged); break;
-    case Element::i8:
-      widen<I8Pairs>(tile, blocks, first_key, staged);
-      find_scales(tile, blocks, first_key);
-      break;
+    case Element::f32: return find_keys(tile, blocks, first_key);
+    case Element::bf16: return widen_keys<Bf16Pairs>(tile, blocks, first_key, staged);
+    case Element::f16: return widen_keys<F16Pairs>(tile, blocks, first_key, staged);
+    case Element::i8: widen_keys<I8Pairs>(tile, blocks, first_key, staged);
+  }
+  find_scales(tile, blocks, first_key);
+}
+
+void prepare_values(Tile<float>& tile, const HeadBlocks& blocks, int64_t first_key, float* staged, float*) {
+  switch (blocks.element) {
+    case Element::f32: return find_values(tile, blocks, first_key);
+    case Element::bf16: return widen_values<Bf16Pairs>(tile, blocks, first_key, staged);
+    case Element::f16: return widen_values<F16Pairs>(tile, blocks, first_key, staged);
+    case Element::i8: return widen_values<I8Pairs>(tile, blocks, first_key, staged);
   }
 }
 
-void prepare(Tile<uint32_t>& tile, const HeadBlocks& blocks, int64_t first_key, uint32_t* staged,
-             uint32_t* edges) {
-  if (blocks.element == Element::i8) {
-    widen_codes(tile, blocks, first_key, staged);
-    find_scales(tile, blocks, first_key);
-  } else {
-    find(tile, blocks, first_key);
-  }
-  const int64_t head_dim = blocks.head_dim, row_words = round_up(head_dim, kLanes) + kLanes;
+void prepare_keys(Tile<uint32_t>& tile, const HeadBlocks& blocks, int64_t first_key, uint32_t* staged) {
+  if (blocks.element != Element::i8) return find_keys(tile, blocks, first_key);
+  widen_key_codes(tile, blocks, first_key, staged);
+  find_scales(tile, blocks, first_key);
+}
+
+void prepare_values(Tile<uint32_t>& tile, const HeadBlocks& blocks, int64_t first_key, uint32_t* staged,
+                    uint32_t* edges) {
+  const int64_t head_dim = blocks.head_dim;
+  const bool is_coded = blocks.element == Element::i8;
+  is_coded ? widen_value_codes(tile, blocks, first_key, staged) : find_values(tile, blocks, first_key);
   if (tile.keys.begin % 2 != 0) clear_edge(tile, tile.keys.begin / 2, 0xffff0000, head_dim, edges);
-  if (tile.keys.end % 2 != 0) clear_edge(tile, tile.keys.end / 2, 0x0000ffff, head_dim, edges + row_words);
+  if (tile.keys.end % 2 != 0)
+    clear_edge(tile, tile.keys.end / 2, 0x0000ffff, head_dim, edges + round_up(head_dim, kLanes));
 }
 
 }  // namespace octavo::OCTAVO_VARIANT

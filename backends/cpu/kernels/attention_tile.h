@@ -46,15 +46,20 @@ struct HeadBlocks {
   int64_t k_block, v_block, scales_block;  // from block to block
 };
 
-// What widened tiles take: keys, values.
+// What the widened keys of a tile take, and its values.
 template <class Word>
 int64_t staged_words(const AttentionShape& shape) {
-  return 2 * kTileKeys * (shape.padded_dim + kLanes) / kKeysPerWord<Word> + 2 * kTileKeys;
+  return kTileKeys * round_up(shape.head_dim, 16) / kKeysPerWord<Word>;
 }
 
-// Fill in a tile; `staged` has room for staged_words, `edges` for two rows of values.
-void prepare(Tile<float>& tile, const HeadBlocks& blocks, int64_t first_key, float* staged, float* edges);
-void prepare(Tile<uint32_t>& tile, const HeadBlocks& blocks, int64_t first_key, uint32_t* staged,
-             uint32_t* edges);
+// Fill in `panels` and what belongs to them; `staged` has room for staged_words. `keys` is given.
+void prepare_keys(Tile<float>& tile, const HeadBlocks& blocks, int64_t first_key, float* staged);
+void prepare_keys(Tile<uint32_t>& tile, const HeadBlocks& blocks, int64_t first_key, uint32_t* staged);
+
+// Fill in `values`; `staged` the same, `edges` has room for two rows.
+void prepare_values(Tile<float>& tile, const HeadBlocks& blocks, int64_t first_key, float* staged,
+                    float* edges);
+void prepare_values(Tile<uint32_t>& tile, const HeadBlocks& blocks, int64_t first_key, uint32_t* staged,
+                    uint32_t* edges);
 
 }  // namespace octavo::OCTAVO_VARIANT

@@ -11,7 +11,7 @@ namespace {
 constexpr int64_t kMaxPassRows = 96;  // queries x heads that go over a tile while it is in the cache
 
 // Some queries of a sequence for one KV head; a row is a query of one of the heads that share it.
-template <class T, class Word>
+template <class T, class Word, class Stored = Word>
 class Pass {
  public:
   Pass(const Call& call, const AttentionShape& shape, const Plan& plan, const Item& item, int64_t kv_head,
@@ -38,9 +38,9 @@ class Pass {
     scores_ = parts[3];
     weights_ = reinterpret_cast<Word*>(parts[4]);
     tile_values_ = parts[5];
-    edges_ = reinterpret_cast<Word*>(parts[6]);
-    staged_keys_ = reinterpret_cast<Word*>(parts[7]);
-    staged_values_ = reinterpret_cast<Word*>(parts[8]);
+    edges_ = reinterpret_cast<Stored*>(parts[6]);
+    staged_keys_ = reinterpret_cast<Stored*>(parts[7]);
+    staged_values_ = reinterpret_cast<Stored*>(parts[8]);
   }
 
   void run() {
@@ -138,13 +138,13 @@ class Pass {
     const Word* q = q_ + row * steps_;
     int64_t panel = panels.begin;
     for (; panel + kColumns <= panels.end; panel += kColumns) {
-      const Word* const* here = tile_.panels + panel;
-      const Word* const* next = panel + 2 * kColumns <= panels.end ? here + kColumns : here;
-      score_panels<Word, R, kColumns>(q, steps_, here, next, tile_.panel_stride, scores_ + panel * kLanes,
+      const Stored* const* here = tile_.panels + panel;
+      const Stored* const* next = panel + 2 * kColumns <= panels.end ? here + kColumns : here;
+      score_panels<Word, Stored, R, kColumns>(q, steps_, here, next, tile_.panel_stride, scores_ + panel * kLanes,
                                       kTileKeys);
     }
     for (; panel < panels.end; ++panel)
-      score_panels<Word, R, 1>(q, steps_, tile_.panels + panel, tile_.panels + panel, tile_.panel_stride,
+      score_panels<Word, Stored, R, 1>(q, steps_, tile_.panels + panel, tile_.panels + panel, tile_.panel_stride,
                                scores_ + panel * kLanes, kTileKeys);
   }
 
@@ -194,10 +194,10 @@ class Pass {
   void weigh(Range rows) {
     int64_t column = 0;
     for (; column + kColumns * kLanes <= shape_.padded_dim; column += kColumns * kLanes)
-      weigh_rows<Word, R, kColumns>(weights_, kTileKeys, tile_.values, rows.begin, rows.end, column,
+      weigh_rows<Word, Stored, R, kColumns>(weights_, kTileKeys, tile_.values, rows.begin, rows.end, column,
                                     tile_values_, row_floats_);
     for (; column < shape_.padded_dim; column += kLanes)
-      weigh_rows<Word, R, 1>(weights_, kTileKeys, tile_.values, rows.begin, rows.end, column, tile_values_,
+      weigh_rows<Word, Stored, R, 1>(weights_, kTileKeys, tile_.values, rows.begin, rows.end, column, tile_values_,
                              row_floats_);
   }
 
@@ -231,18 +231,27 @@ class Pass {
   const bool is_split_;
   const int64_t steps_, row_floats_;
   const HeadBlocks blocks_;
-  Word *q_, *weights_, *edges_, *staged_keys_, *staged_values_;
+  Word *q_, *weights_;
+  Stored *edges_, *staged_keys_, *staged_values_;
   float *sums_, *values_, *scores_, *tile_values_;
   int64_t first_token_ = 0, num_rows_ = 0, first_key_ = 0;
   bool has_values_ = false;
-  Tile<Word> tile_;
+  Tile<Stored> tile_;
 };
 
-template <class T, class Word>
-void attend_item(const Call& call, const AttentionShape& shape, const Plan& plan, int64_t chunk,
+template <class T>
+void attend_item(const Call& call, const AttentionShape& shape, const Plan& plan, int64_t piece,
                  Scratch& scratch) {
-  const Item item = plan.item(chunk / shape.kv_heads);
-  Pass<T, Word>(call, shape, plan, item, chunk % shape.kv_heads, scratch).run();
+  const Item item = plan.item(piece / shape.kv_heads);
+  const int64_t kv_head = piece % shape.kv_heads;
+  if constexpr (std::is_same_v<T, bf16>) {
+    // Codes are widened in registers where each is used once, and beforehand where more rows want them.
+    if (shape.cache == Element::i8 && item.num_queries * shape.group <= kMaxRows)
+      return Pass<T, uint32_t, uint16_t>(call, shape, plan, item, kv_head, scratch).run();
+    if (shape.cache == Element::bf16 || shape.cache == Element::i8)
+      return Pass<T, uint32_t>(call, shape, plan, item, kv_head, scratch).run();
+  }
+  Pass<T, float>(call, shape, plan, item, kv_head, scratch).run();
 }
 
 bool is_small(const AttentionShape& shape, const Plan& plan) {
@@ -267,15 +276,8 @@ void attend_chunk(const Call& call, int64_t chunk, Scratch& scratch) {
   const Plan plan(call.operand<const int32_t>(4));
   const bool is_whole = is_small(shape, plan);
   const Range pieces = {chunk, is_whole ? plan.num_items() * shape.kv_heads : chunk + 1};
-  for (int64_t piece = pieces.begin; piece < pieces.end; ++piece) {
-    if constexpr (std::is_same_v<T, bf16>) {
-      if (shape.cache == Element::bf16 || shape.cache == Element::i8) {
-        attend_item<T, uint32_t>(call, shape, plan, piece, scratch);
-        continue;
-      }
-    }
-    attend_item<T, float>(call, shape, plan, piece, scratch);
-  }
+  for (int64_t piece = pieces.begin; piece < pieces.end; ++piece)
+    attend_item<T>(call, shape, plan, piece, scratch);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // The two products of attention over one tile, for a few rows (queries of heads that share keys).
 //
-// Words are what one lane multiplies: a float, or a pair of bfloat16 (uint32_t). Each sum has one
+// Words are what one lane multiplies: a float, or a pair of bfloat16 (uint32_t); the cache may hold a
+// pair as int8 (uint16_t), which bfloat16 has exactly. Each sum has one
 // accumulator and runs in order, however many rows and columns go side by side.
 #pragma once
 
@@ -24,6 +25,21 @@ inline u32v load_words(const uint32_t* p) {
   std::memcpy(&x, p, sizeof x);
   return x;
 }
+inline u32v load_words(const uint16_t* p) {
+#if defined(__AVX512BF16__)
+  const auto* codes = reinterpret_cast<const __m128i*>(p);
+  const __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(codes)));
+  const __m512 high = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(codes + 1)));
+  return reinterpret_cast<u32v>(_mm512_cvtne2ps_pbh(high, low));
+#else
+  u16v packed;
+  std::memcpy(&packed, p, sizeof packed);
+  const u32v pairs = __builtin_convertvector(packed, u32v);
+  const f32v even = __builtin_convertvector(reinterpret_cast<i32v>(pairs << 24) >> 24, f32v);
+  const f32v odd = __builtin_convertvector(reinterpret_cast<i32v>(pairs << 16) >> 24, f32v);
+  return (as_bits(even) >> 16) | (as_bits(odd) & 0xffff0000);
+#endif
+}
 inline f32v splat_word(const float* p) { return splat(*p); }
 inline u32v splat_word(const uint32_t* p) { return u32v{} + *p; }
 
@@ -34,11 +50,12 @@ constexpr int64_t kRowsAhead = 12;
 
 // out[r][p * kLanes ..] = sum over steps of a[r][step] * panels[p][step * stride ..]; `next` are the
 // panels after these, asked for in time.
-template <class Word, int R, int P>
-inline void score_panels(const Word* a, int64_t steps, const Word* const* panels, const Word* const* next,
+template <class Word, class Stored, int R, int P>
+inline void score_panels(const Word* a, int64_t steps, const Stored* const* panels,
+                         const Stored* const* next,
                          int64_t stride, float* out, int64_t out_row) {
   f32v acc[R][P] = {};
-  const Word *b[P], *ahead[P];
+  const Stored *b[P], *ahead[P];
   for (int p = 0; p < P; ++p) {
     b[p] = panels[p];
     ahead[p] = next[p];
@@ -65,13 +82,13 @@ inline void score_panels(const Word* a, int64_t steps, const Word* const* panels
 }
 
 // out[r][c * kLanes ..] = sum over i in [begin, end) of a[r][i] * rows[i][c * kLanes ..]
-template <class Word, int R, int C>
-inline void weigh_rows(const Word* a, int64_t a_row, const Word* const* rows, int64_t begin, int64_t end,
+template <class Word, class Stored, int R, int C>
+inline void weigh_rows(const Word* a, int64_t a_row, const Stored* const* rows, int64_t begin, int64_t end,
                        int64_t column, float* out, int64_t out_row) {
   f32v acc[R][C] = {};
   for (int64_t i = begin; i < end; ++i) {
-    const Word* b = rows[i] + column;
-    const Word* ahead = rows[std::min(i + kRowsAhead, end - 1)] + column;
+    const Stored* b = rows[i] + column;
+    const Stored* ahead = rows[std::min(i + kRowsAhead, end - 1)] + column;
     decltype(load_words(b)) lanes[C];
 #pragma GCC unroll 4
     for (int c = 0; c < C; ++c) {

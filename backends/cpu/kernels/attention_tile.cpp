@@ -65,6 +65,8 @@ void find_scales(Tile<Word>& tile, const HeadBlocks& blocks, int64_t first_key) 
     const float* scales = blocks.scales + block * blocks.scales_block + offset;
     tile.k_scales[panel] = scales;
     tile.v_scales[panel] = scales + blocks.block_size;
+    __builtin_prefetch(tile.k_scales[panel]);  // wanted when the scores are there
+    __builtin_prefetch(tile.v_scales[panel]);
   });
 }
 
@@ -118,19 +120,7 @@ void widen_values(Tile<float>& tile, const HeadBlocks& blocks, int64_t first_key
   });
 }
 
-// int8 as pairs of bfloat16, which hold every code exactly.
-inline void widen_code_pairs(const uint8_t* codes, uint32_t* out) {
-#if defined(__AVX512BF16__)
-  const auto* bytes = reinterpret_cast<const __m128i*>(codes);
-  const __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(bytes)));
-  const __m512 high = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(bytes + 1)));
-  const __m512bh pairs = _mm512_cvtne2ps_pbh(high, low);
-#else
-  const Two two = I8Pairs::load(codes);
-  const u32v pairs = (as_bits(two.even) >> 16) | (as_bits(two.odd) & 0xffff0000);
-#endif
-  std::memcpy(out, &pairs, sizeof pairs);
-}
+inline void store_words(uint32_t* out, u32v words) { std::memcpy(out, &words, sizeof words); }
 
 void widen_key_codes(Tile<uint32_t>& tile, const HeadBlocks& blocks, int64_t first_key, uint32_t* staged) {
   const int64_t steps = (blocks.head_dim + 1) / 2;
@@ -139,7 +129,7 @@ void widen_key_codes(Tile<uint32_t>& tile, const HeadBlocks& blocks, int64_t fir
     tile.panels[panel] = staged;
     const uint8_t* pairs = blocks.k + block * blocks.k_block + offset * 2;
     for (int64_t step = 0; step < steps; ++step, staged += kLanes, pairs += blocks.block_size * 2)
-      widen_code_pairs(pairs, staged);
+      store_words(staged, load_words(reinterpret_cast<const uint16_t*>(pairs)));
   });
 }
 void widen_value_codes(Tile<uint32_t>& tile, const HeadBlocks& blocks, int64_t first_key, uint32_t* staged) {
@@ -148,15 +138,24 @@ void widen_value_codes(Tile<uint32_t>& tile, const HeadBlocks& blocks, int64_t f
     tile.values[row] = staged;
     const uint8_t* pairs = blocks.v + block * blocks.v_block + offset * head_dim;
     for (int64_t dim = 0; dim < head_dim; dim += kLanes, staged += kLanes)
-      widen_code_pairs(pairs + 2 * dim, staged);
+      store_words(staged, load_words(reinterpret_cast<const uint16_t*>(pairs) + dim));
   });
 }
 
 // What lies beside the keys that may be read can be anything, NaN too, and 0 * NaN is not 0: where
 // only one of a pair is a key, take the pair from a copy whose other half is 0.
-void clear_edge(Tile<uint32_t>& tile, int64_t row, uint32_t mask, int64_t head_dim, uint32_t* edge) {
+template <class Word>
+void clear_edge(Tile<Word>& tile, int64_t row, Word mask, int64_t head_dim, Word* edge) {
   for (int64_t dim = 0; dim < head_dim; ++dim) edge[dim] = tile.values[row][dim] & mask;
   tile.values[row] = edge;
+}
+template <class Word>
+void clear_edges(Tile<Word>& tile, int64_t head_dim, Word* edges) {
+  constexpr int kHalfBits = 4 * sizeof(Word);
+  constexpr Word kFirst = static_cast<Word>(~Word(0)) >> kHalfBits, kSecond = static_cast<Word>(~kFirst);
+  if (tile.keys.begin % 2 != 0) clear_edge<Word>(tile, tile.keys.begin / 2, kSecond, head_dim, edges);
+  if (tile.keys.end % 2 != 0)
+    clear_edge<Word>(tile, tile.keys.end / 2, kFirst, head_dim, edges + round_up(head_dim, kLanes));
 }
 
 }  // namespace
@@ -188,12 +187,20 @@ void prepare_keys(Tile<uint32_t>& tile, const HeadBlocks& blocks, int64_t first_
 
 void prepare_values(Tile<uint32_t>& tile, const HeadBlocks& blocks, int64_t first_key, uint32_t* staged,
                     uint32_t* edges) {
-  const int64_t head_dim = blocks.head_dim;
   const bool is_coded = blocks.element == Element::i8;
   is_coded ? widen_value_codes(tile, blocks, first_key, staged) : find_values(tile, blocks, first_key);
-  if (tile.keys.begin % 2 != 0) clear_edge(tile, tile.keys.begin / 2, 0xffff0000, head_dim, edges);
-  if (tile.keys.end % 2 != 0)
-    clear_edge(tile, tile.keys.end / 2, 0x0000ffff, head_dim, edges + round_up(head_dim, kLanes));
+  clear_edges(tile, blocks.head_dim, edges);
+}
+
+void prepare_keys(Tile<uint16_t>& tile, const HeadBlocks& blocks, int64_t first_key, uint16_t*) {
+  find_keys(tile, blocks, first_key);
+  find_scales(tile, blocks, first_key);
+}
+
+void prepare_values(Tile<uint16_t>& tile, const HeadBlocks& blocks, int64_t first_key, uint16_t*,
+                    uint16_t* edges) {
+  find_values(tile, blocks, first_key);
+  clear_edges(tile, blocks.head_dim, edges);
 }
 
 }  // namespace octavo::OCTAVO_VARIANT

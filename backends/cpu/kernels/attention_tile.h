@@ -12,6 +12,8 @@ template <class Word>
 constexpr int64_t kKeysPerWord = 1;
 template <>
 inline constexpr int64_t kKeysPerWord<uint32_t> = 2;
+template <>
+inline constexpr int64_t kKeysPerWord<uint16_t> = 2;
 
 template <class Word>
 struct Tile {
@@ -55,11 +57,14 @@ int64_t staged_words(const AttentionShape& shape) {
 // Fill in `panels` and what belongs to them; `staged` has room for staged_words. `keys` is given.
 void prepare_keys(Tile<float>& tile, const HeadBlocks& blocks, int64_t first_key, float* staged);
 void prepare_keys(Tile<uint32_t>& tile, const HeadBlocks& blocks, int64_t first_key, uint32_t* staged);
+void prepare_keys(Tile<uint16_t>& tile, const HeadBlocks& blocks, int64_t first_key, uint16_t* staged);
 
 // Fill in `values`; `staged` the same, `edges` has room for two rows.
 void prepare_values(Tile<float>& tile, const HeadBlocks& blocks, int64_t first_key, float* staged,
                     float* edges);
 void prepare_values(Tile<uint32_t>& tile, const HeadBlocks& blocks, int64_t first_key, uint32_t* staged,
                     uint32_t* edges);
+void prepare_values(Tile<uint16_t>& tile, const HeadBlocks& blocks, int64_t first_key, uint16_t* staged,
+                    uint16_t* edges);
 
 }  // namespace octavo::OCTAVO_VARIANT

@@ -6,9 +6,8 @@ from enum import IntEnum
 
 import numpy as np
 
-__all__ = ["ABI_VERSION", "INSTRUCTION", "MAX_OPERANDS", "MAX_SIZES", "Element", "Opcode", "Scheme"]
+__all__ = ["INSTRUCTION", "MAX_OPERANDS", "MAX_SIZES", "Element", "Opcode", "Scheme"]
 
-ABI_VERSION = 2
 MAX_OPERANDS = 11
 MAX_SIZES = 16
 MAX_SCALARS = 4

@@ -3,56 +3,26 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-import octavo_cpu.native
 from octavo.api import BackendError, DeviceError
-from octavo_cpu.native.instruction import ABI_VERSION, Opcode, Scheme
+from octavo_cpu.native.instruction import Opcode, Scheme
+from octavo_cpu.native.library_file import open_library, variants
 
 __all__ = ["Context", "OpcodeTotal", "PackedLinear", "load_library", "variants"]
-
-_VARIABLE = "OCTAVO_CPU_KERNELS"
-_SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
-
-
-def library_path() -> Path:
-    """Where the library is, or would be; in an editable installation not beside the sources."""
-    if named := os.environ.get(_VARIABLE):
-        return Path(named)
-    paths = [Path(folder) / f"libkernels{_SUFFIX}" for folder in octavo_cpu.native.__path__]
-    return next((path for path in paths if path.is_file()), paths[0])
 
 
 @cache
 def load_library() -> Any:
-    """The library; raises DeviceError where there is none, or one of another version."""
-    path = library_path()
-    if not path.is_file():
-        raise DeviceError(
-            f"Backend 'native' has no compiled kernels here ({path} is missing). Install a C++ "
-            "compiler and reinstall octavo-cpu, or use --backend numpy."
-        )
-    try:
-        library = ctypes.CDLL(os.fspath(path))
-    except OSError as error:
-        raise DeviceError(f"The kernels in {path} cannot be loaded: {error}") from error
-    library.octavo_abi_version.restype = ctypes.c_int
-    version = library.octavo_abi_version()
-    if version != ABI_VERSION:
-        raise DeviceError(
-            f"The kernels in {path} have ABI version {version}; expected {ABI_VERSION}. "
-            "Reinstall octavo-cpu."
-        )
+    """The library with its signatures; raises DeviceError where it cannot be opened."""
+    library = open_library()
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     library.octavo_variants.argtypes = [ctypes.c_char_p, ctypes.c_int]
     library.octavo_context_new.argtypes = [ctypes.c_int, ctypes.c_char_p]
@@ -197,10 +167,3 @@ class PackedLinear:
     def __del__(self) -> None:
         if handle := self.__dict__.pop("handle", None):
             self._library.octavo_linear_free(handle)
-
-
-def variants() -> list[str]:
-    """The instruction sets that this processor can run, the best first."""
-    text = ctypes.create_string_buffer(256)
-    load_library().octavo_variants(text, len(text))
-    return text.value.decode().split()

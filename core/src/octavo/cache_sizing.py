@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from octavo.cache_plan import CacheLimits, CachePlan, plan_cache
 from octavo.config import EngineConfig
-from octavo.dtype_choice import choose_dtype
+from octavo.dtype_choice import choose_cache_dtype
 from octavo.errors import CapacityError, UsageError
 from octavo.kv import group_layers
 from octavo.open_device import tell
@@ -29,7 +29,7 @@ def plan_for(
             f"block_size={block_size} is not one this backend takes; use one of "
             f"{', '.join(map(str, sorted(caps.block_sizes)))}."
         )
-    kv_dtype = choose_dtype("kv_cache_dtype", config.kv_cache_dtype, caps.kv_dtypes)
+    kv_dtype = choose_cache_dtype(config.kv_cache_dtype, config.dtype, caps.dtypes, caps.kv_dtypes)
     groups = group_layers(model.kv_specs(kv_dtype))
     limits = CacheLimits(
         block_size=block_size,

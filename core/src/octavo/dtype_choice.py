@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from octavo.errors import UsageError
 
-__all__ = ["choose_dtype"]
+__all__ = ["choose_cache_dtype", "choose_dtype"]
 
 
 def choose_dtype(option: str, wanted: str, available: tuple[str, ...]) -> str:
@@ -19,3 +19,13 @@ def choose_dtype(option: str, wanted: str, available: tuple[str, ...]) -> str:
             f"{', '.join(available)}."
         )
     return name
+
+
+def choose_cache_dtype(
+    wanted: str, compute_dtype: str, dtypes: tuple[str, ...], cache_dtypes: tuple[str, ...]
+) -> str:
+    """``wanted``, or with "auto" what is computed in: the backend's choice if it stores no such."""
+    dtype = choose_dtype("dtype", compute_dtype, dtypes)
+    if wanted == "auto" and dtype in cache_dtypes:
+        return dtype
+    return choose_dtype("kv_cache_dtype", wanted, cache_dtypes)

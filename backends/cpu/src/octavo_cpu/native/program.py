@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo.api import BackendError
 from octavo_cpu.native.eager import address_of
 from octavo_cpu.native.instruction import INSTRUCTION
 from octavo_cpu.native.memory_plan import Lifetime, place
@@ -59,11 +60,21 @@ class _Arena:
         needed = self.row_bytes * num_rows + _ALIGNMENT_BYTES
         if self._memory.nbytes < needed:
             self._memory = np.empty(0, np.uint8)  # let go first
-            self._memory = np.empty(needed, np.uint8)
+            self._memory = _allocate(needed)
         address = self._memory.ctypes.data
         start = np.uint64(address + -address % _ALIGNMENT_BYTES)
         slots, row_offsets, offsets = self._columns
         pointers[slots.astype(np.intp)] = start + row_offsets * np.uint64(num_rows) + offsets
+
+
+def _allocate(num_bytes: int) -> NDArray[np.uint8]:
+    try:
+        return np.empty(num_bytes, np.uint8)
+    except MemoryError:
+        raise BackendError(
+            f"Out of memory: a step needs {num_bytes:,} bytes for results on the way. "
+            "Lower max_num_batched_tokens."
+        ) from None
 
 
 class _Output:

@@ -86,12 +86,13 @@ class Traced:
         shape = self._resolved(shape)
         if not self.has_dense_rows:
             return self.recording.copy(self).reshape(*shape)
+        if not self.shape or shape[0] is not self.shape[0]:
+            for size in self.shape[:1]:
+                operator.index(size)  # a plain number, or rows cut or joined: it holds for this one
         keeps_rows = _count(shape[1:]) == _count(self.shape[1:])
-        if number_of(shape[0]) != number_of(self.shape[0]) or not keeps_rows:
+        if number_of(shape[0]) != _count(self.shape[:1]) or not keeps_rows:
             if not self.is_dense:
                 return self.recording.copy(self).reshape(*shape)
-            for size in self.shape[:1]:
-                operator.index(size)  # rows are cut or joined: it depends on how many there are
             return self._view(shape, dense_strides(shape), self.offset)
         strides = (*self.strides[:1], *dense_strides(shape)[1:])
         return self._view(shape, strides, self.offset)

@@ -41,7 +41,10 @@ def test_one_recording_of_each_family_gives_the_bits_of_eager_ops(backend, name,
     recorded, eager = (TinySteps(backend, name, dtype) for _ in range(2))
     recorded.step = backend.compile(recorded.step)
     for counts in STEPS:
-        assert recorded.run(counts).tobytes() == eager.run(counts).tobytes()
+        logits, expected = recorded.run(counts), eager.run(counts)
+        # The last product of a recording is not rounded.
+        assert logits.astype(expected.dtype).tobytes() == expected.tobytes()
+        assert logits.dtype == np.float32 or "gemma2" in name
     assert not recorded.step.is_eager
     assert len(recorded.step.programs) == 1
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -10,7 +9,9 @@ from typing import TypeVar
 
 import threadpoolctl
 
-__all__ = ["Workers", "blas_threads", "num_usable_cores"]
+from octavo_cpu.cores import num_usable_cores
+
+__all__ = ["Workers", "blas_threads"]
 
 Task = TypeVar("Task")
 
@@ -23,13 +24,6 @@ def blas_threads() -> int:
         if library["user_api"] == "blas"
     ]
     return max(counts) if counts else num_usable_cores()
-
-
-def num_usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Workers:

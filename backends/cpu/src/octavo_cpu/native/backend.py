@@ -24,7 +24,7 @@ from octavo_cpu.native.options import NativeOptions
 from octavo_cpu.native.plan import NativePlan, make_plan, make_scratch
 from octavo_cpu.native.weights import DTYPES, QUANTIZATION, pack
 from octavo_cpu.storage import dtype_named
-from octavo_cpu.threads import num_usable_cores
+from octavo_cpu.cores import num_usable_cores
 
 if TYPE_CHECKING:
     from octavo.api import KVSpec, StepBatch

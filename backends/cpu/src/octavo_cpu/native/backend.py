@@ -10,6 +10,7 @@ import threadpoolctl
 from numpy.typing import NDArray
 
 from octavo.api import Capabilities, DeviceError, MemoryInfo, QuantizedTensor, host_memory
+from octavo_cpu.cores import num_usable_cores
 from octavo_cpu.native.caches import (
     BLOCK_SIZES,
     KV_ELEMENTS,
@@ -24,7 +25,6 @@ from octavo_cpu.native.options import NativeOptions
 from octavo_cpu.native.plan import NativePlan, make_plan, make_scratch
 from octavo_cpu.native.weights import DTYPES, QUANTIZATION, pack
 from octavo_cpu.storage import dtype_named
-from octavo_cpu.cores import num_usable_cores
 
 if TYPE_CHECKING:
     from octavo.api import KVSpec, StepBatch

@@ -56,7 +56,7 @@ void multiply_row(const uint8_t* panel, int64_t in_features, const typename Prod
   f32v totals[kVectors] = {};
   P::for_each_group(panel, in_features, [&](const uint8_t* header, const uint8_t* group, int64_t index) {
     f32v sums[kVectors] = {};
-    for (int i = 0; i < P::kGroupBytes; i += 64) __builtin_prefetch(group + kPrefetchBytes + i);
+    for (int i = 0; i < P::kGroupBytes; i += 64) __builtin_prefetch(group + kPrefetchBytes + i, 0, 0);
     unrolled<P::kWords>([&](auto word) {
       typename P::Codes::Word words[kVectors];
       for (int v = 0; v < kVectors; ++v) words[v] = P::Codes::load(P::word(group, word, v));

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo_cpu.native.encoding import element_of, encode
-from octavo_cpu.native.instruction import INSTRUCTION, Opcode
+from octavo_cpu.native.instruction import Opcode
 from octavo_cpu.native.library import PackedLinear
 from octavo_cpu.native.rows import Size, number_of
 
@@ -61,8 +61,7 @@ class Eager:
         code = encode(
             opcode, element_of(dtype, opcode), slots, list(map(number_of, sizes)), scalars
         )
-        pointers = np.array([address_of(operand) for operand in operands], np.uint64)
-        self._context.run(np.frombuffer(code, INSTRUCTION), pointers)
+        self._context.run_one(code, [address_of(operand) for operand in operands])
 
 
 def address_of(operand: Any) -> int:
@@ -71,5 +70,5 @@ def address_of(operand: Any) -> int:
         return 0
     if isinstance(operand, PackedLinear):
         return operand.handle
-    address: int = operand.ctypes.data
+    address: int = operand.__array_interface__["data"][0]  # quicker than by way of ctypes
     return address

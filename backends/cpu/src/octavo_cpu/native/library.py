@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from threading import Lock
@@ -17,6 +17,8 @@ from octavo_cpu.native.instruction import Opcode, Scheme
 from octavo_cpu.native.library_file import open_library, variants
 
 __all__ = ["Context", "OpcodeTotal", "PackedLinear", "load_library", "variants"]
+
+_CLOSED = "The threads of backend 'native' were ended by close()."
 
 
 @cache
@@ -60,6 +62,7 @@ class Context:
 
     def __init__(self, num_threads: int, variant: str = "") -> None:
         self._library = load_library()
+        self._run = self._library.octavo_run
         self._lock = Lock()
         self._handle = self._library.octavo_context_new(num_threads, variant.encode())
         if not self._handle:
@@ -70,17 +73,23 @@ class Context:
         """The handle, which nobody closes meanwhile."""
         with self._lock:
             if not self._handle:
-                raise BackendError("The threads of backend 'native' were ended by close().")
+                raise BackendError(_CLOSED)
             yield self._handle
 
     def run(self, instructions: NDArray[Any], pointers: NDArray[np.uint64]) -> None:
         """Carry out instructions (of dtype INSTRUCTION); what they point at must be alive."""
         self.run_at(instructions.ctypes.data, len(instructions), pointers.ctypes.data)
 
-    def run_at(self, instructions: int, count: int, pointers: int) -> None:
-        """The same, given where instructions and pointers lie."""
-        with self._held() as handle:
-            failed = self._library.octavo_run(handle, instructions, count, pointers)
+    def run_one(self, instruction: bytes, pointers: Sequence[int]) -> None:
+        """Carry out one instruction on what lies at ``pointers``."""
+        self.run_at(instruction, 1, (ctypes.c_uint64 * len(pointers))(*pointers))
+
+    def run_at(self, instructions: int | bytes, count: int, pointers: Any) -> None:
+        """The same as ``run``, given where instructions and pointers lie."""
+        with self._lock:  # not _held: this is called in every step
+            failed = self._handle and self._run(self._handle, instructions, count, pointers)
+        if failed is None:
+            raise BackendError(_CLOSED)
         if failed:
             raise BackendError(f"Out of memory in instruction {failed - 1} of a step.")
 

@@ -15,6 +15,8 @@ kernels/attention_plan.h mirrors this module.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,37 +64,45 @@ def make_plan(
 ) -> NativePlan:
     """The plan of one KV group of a host batch; it does not matter to the results who runs it."""
     query_start, seq_lens = np.asarray(batch.query_start), np.asarray(batch.seq_lens)
-    items, splits, num_partials = _share(query_start, seq_lens, num_threads)
+    work = _work(query_start, seq_lens, num_threads)
     table, slots = np.asarray(group.block_table), np.asarray(group.slots)
-    parts = (slots, query_start, seq_lens, table.reshape(-1), items, splits)
-    ends = np.cumsum([_HEADER, *(part.size for part in parts)])
-    buffer = np.empty(ends[-1], np.int32)
-    buffer[:_HEADER] = (
-        len(seq_lens),
-        len(slots),
-        block_size,
-        table.shape[1],
-        *ends[:-1],
-        len(items),
-        len(splits),
-        num_partials,
-        scratch.size,
-        TILE_KEYS,
-        min(int(items[:, 4].sum()), _MAX_INT32),  # tiles read
-        min(int(items[:, 2] @ items[:, 4].astype(np.int64)), _MAX_INT32),  # by how many queries
-        *(0,) * 3,
-    )
-    for part, start, end in zip(parts, ends[:-1], ends[1:], strict=True):
-        buffer[start:end] = part.reshape(-1)
-    return NativePlan(buffer, scratch)
+    parts = (slots, query_start, seq_lens, table.reshape(-1), work.items, work.splits)
+    starts = tuple(accumulate((part.size for part in parts), initial=_HEADER))
+    header = (len(seq_lens), len(slots), block_size, table.shape[1], *starts[:-1])
+    header += (work.num_items, work.num_splits, work.num_partials, scratch.size, TILE_KEYS)
+    header += (work.num_tiles, work.num_products, 0, 0, 0)
+    return NativePlan(np.concatenate((np.array(header, np.int32), *parts)), scratch)
 
 
-def _share(query_start: Int32, seq_lens: Int32, num_threads: int) -> tuple[Int32, Int32, int]:
-    """(items, splits, number of partial results).
+@dataclass(frozen=True)
+class _Work:
+    """Who does what in a step."""
 
-    Items are [n, 6]: sequence, first token, queries, first tile, tiles, first partial result or -1;
-    the costliest first. Splits are [n, 5]: sequence, first token, queries, tiles, first partial.
-    """
+    items: Int32  # [6 * num_items]: sequence, first token, queries, first tile, tiles,
+    #               first partial result or -1; the costliest first
+    splits: Int32  # [5 * num_splits]: sequence, first token, queries, tiles, first partial result
+    num_items: int
+    num_splits: int
+    num_partials: int
+    num_tiles: int  # that are read
+    num_products: int  # of tiles and queries
+
+
+def _work(query_start: Int32, seq_lens: Int32, num_threads: int) -> _Work:
+    if query_start[-1] > len(seq_lens):
+        return _share(query_start, seq_lens, num_threads)
+    # One query each, which sees all tiles: the same work until a sequence begins another tile.
+    tiles = -(-seq_lens // TILE_KEYS)
+    return _share_decodes(query_start.tobytes(), tiles.tobytes(), num_threads)
+
+
+@lru_cache(maxsize=32)
+def _share_decodes(query_start: bytes, tiles: bytes, num_threads: int) -> _Work:
+    last_seq_lens = np.frombuffer(tiles, np.int32) * TILE_KEYS
+    return _share(np.frombuffer(query_start, np.int32), last_seq_lens, num_threads)
+
+
+def _share(query_start: Int32, seq_lens: Int32, num_threads: int) -> _Work:
     queries = np.diff(query_start)
     seqs = np.flatnonzero((seq_lens > 0) & (queries > 0))
     queries, tokens, lens = queries[seqs], query_start[seqs], seq_lens[seqs]
@@ -128,6 +138,15 @@ def _share(query_start: Int32, seq_lens: Int32, num_threads: int) -> tuple[Int32
         first_partial[owner],
     )
     items = np.stack(columns, axis=1).astype(np.int32)
-    items = items[np.argsort(-num_queries * num_tiles, kind="stable")]
+    products = num_queries * num_tiles.astype(np.int64)
+    items = items[np.argsort(-products, kind="stable")]
     splits = np.stack((seqs, tokens, queries, tiles, first_partial), axis=1)[is_split]
-    return items, splits.astype(np.int32), int(partials.sum())
+    return _Work(
+        items=items.reshape(-1),
+        splits=splits.astype(np.int32).reshape(-1),
+        num_items=len(items),
+        num_splits=len(splits),
+        num_partials=int(partials.sum()),
+        num_tiles=min(int(num_tiles.sum()), _MAX_INT32),
+        num_products=min(int(products.sum()), _MAX_INT32),
+    )

@@ -170,7 +170,7 @@ class Program:
                 if not array.flags.c_contiguous:
                     array = np.ascontiguousarray(array)
                     held.append(array)
-                pointers[slot] = array.ctypes.data + offset
+                pointers[slot] = address_of(array) + offset
             results = [self._make_output(output) for output in self._outputs]
             self._context.run_at(self._code_address, len(self._code), self._pointers_address)
             return results
@@ -179,7 +179,7 @@ class Program:
         sizes = dict(zip(self._names, self._numbers or (), strict=True))
         shape = [sizes[size] if isinstance(size, str) else size for size in output.shape]
         array = np.empty(shape, output.dtype)
-        address = array.ctypes.data
+        address = address_of(array)
         for slot, offset in zip(output.slots, output.offsets, strict=True):
             self._pointers[slot] = address + offset
         return array

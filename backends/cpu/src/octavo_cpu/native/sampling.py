@@ -10,19 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo.api import PortableOps, SampleResult, SamplingBatch
-from octavo_cpu.native.instruction import INSTRUCTION, Element, Opcode
+from octavo_cpu.native.eager import address_of
+from octavo_cpu.native.encoding import element_of, encode
+from octavo_cpu.native.instruction import Opcode
 from octavo_cpu.native.library import Context
 
 __all__ = ["sample", "token_logprobs", "widen"]
 
-Logits = NDArray[Any]  # [rows, vocab] of a dtype in _ELEMENTS
+Logits = NDArray[Any]  # [rows, vocab] in float32, bfloat16 or float16
 Logits32 = NDArray[np.float32]
 
-_ELEMENTS = {
-    np.dtype(np.float32): Element.F32,
-    np.dtype(ml_dtypes.bfloat16): Element.BF16,
-    np.dtype(np.float16): Element.F16,
-}
 _PENALTY_GRID = np.float32(2**20)
 
 
@@ -61,14 +58,11 @@ def _choose(
     token_ids, valid = np.empty(num_rows, np.int32), np.empty(num_rows, np.bool_)
     settings = [] if sampling.all_greedy else _settings(sampling)
     operands = [logits, *settings, token_ids, valid]
-    instruction = np.zeros(1, INSTRUCTION)
-    instruction["opcode"] = Opcode.ARGMAX if sampling.all_greedy else Opcode.DRAW
-    instruction["element"] = _ELEMENTS[logits.dtype]
-    instruction["operands"] = -1
-    instruction["operands"][0, : len(operands)] = range(len(operands))
-    instruction["sizes"][0, :3] = num_rows, vocab_size, logits.strides[0] // logits.itemsize
-    pointers = [operand.__array_interface__["data"][0] for operand in operands]
-    context.run(instruction, np.array(pointers, np.uint64))
+    opcode = Opcode.ARGMAX if sampling.all_greedy else Opcode.DRAW
+    sizes = (num_rows, vocab_size, logits.strides[0] // logits.itemsize)
+    element = element_of(logits.dtype, opcode)
+    code = encode(opcode, element, range(len(operands)), sizes, ())
+    context.run_one(code, [address_of(operand) for operand in operands])
     return token_ids, valid
 
 

@@ -6,7 +6,7 @@
 namespace octavo::OCTAVO_VARIANT {
 namespace {
 
-constexpr int64_t kTokensPerChunk = 64;
+constexpr int64_t kTokensPerChunk = 16;
 
 struct WriteShape {
   explicit WriteShape(const Call& call)
@@ -65,6 +65,23 @@ void scatter_value(const Stored* row, int64_t dim, int64_t offset, Stored* block
   for (int64_t i = 0; i < dim; ++i) out[i * kPair] = row[i];
 }
 
+// Ask for the lines that a token's keys and values go to: they are far apart, and a store at a time
+// would wait for each.
+template <class Stored>
+void ask_for(const Call& call, const WriteShape& shape, int64_t slot) {
+  constexpr int64_t kPair = sizeof(Stored) == 4 ? 1 : 2;
+  const int64_t block = slot / shape.block_size, offset = slot % shape.block_size;
+  const int64_t heads = block * shape.kv_heads, rows = shape.kv_heads * shape.k_dim / kPair;
+  const Stored* k = call.operand<Stored>(2) + heads * shape.k_dim * shape.block_size + offset * kPair;
+  for (int64_t row = 0; row < rows; ++row) __builtin_prefetch(k + row * shape.block_size * kPair, 1);
+  const int64_t v_head = shape.head_dim * shape.block_size, v_bytes = shape.head_dim * kPair * sizeof(Stored);
+  for (int64_t head = 0; head < shape.kv_heads; ++head) {
+    const auto* v = reinterpret_cast<const char*>(
+        call.operand<Stored>(3) + (heads + head) * v_head + offset / kPair * kPair * shape.head_dim);
+    for (int64_t i = 0; i < v_bytes; i += 64) __builtin_prefetch(v + i, 1);
+  }
+}
+
 template <class T, class Stored>
 void write_token(const Call& call, const WriteShape& shape, int64_t token, int64_t slot, float* floats,
                  Stored* row) {
@@ -95,7 +112,15 @@ void write_tokens(const Call& call, const WriteShape& shape, Range tokens, Scrat
   const Plan plan(call.operand<const int32_t>(5));
   float* floats = scratch.array<float>(static_cast<size_t>(2 * shape.head_dim + 2));
   auto* row = reinterpret_cast<Stored*>(floats + shape.head_dim);
+  // Tokens of one prompt share lines with those before them; decoded ones lie anywhere.
+  const auto ask = [&](int64_t token) {
+    if (token >= tokens.end) return;
+    const bool follows = token > tokens.begin && plan.slot(token) == plan.slot(token - 1) + 1;
+    if (!follows) ask_for<Stored>(call, shape, plan.slot(token));
+  };
+  ask(tokens.begin);
   for (int64_t token = tokens.begin; token < tokens.end; ++token) {
+    ask(token + 1);
     // Padding goes to slot 0, which nobody reads.
     if (const int64_t slot = plan.slot(token)) write_token<T>(call, shape, token, slot, floats, row);
   }

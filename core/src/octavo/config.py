@@ -34,6 +34,7 @@ class EngineConfig:
     backend: str | None = None
     attention_backend: str | None = None
     plugins_file: str | None = None
+    threads: int | None = None  # option `threads` of the backend; None asks the backend
     options: Mapping[str, Any] | None = None  # handed to the backend, over plugins.toml's
 
     dtype: str = "auto"
@@ -98,6 +99,12 @@ class EngineConfig:
         return cls(model=model, **options)
 
     @property
+    def backend_options(self) -> Mapping[str, Any]:
+        """``options`` with ``threads``, which wins; they go over [options.NAME] of plugins.toml."""
+        threads = {} if self.threads is None else {"threads": self.threads}
+        return {**(self.options or {}), **threads}
+
+    @property
     def swap_space_bytes(self) -> int:
         """``swap_space`` in bytes."""
         return int(self.swap_space * GIB)
@@ -111,6 +118,7 @@ _CHOICES: Mapping[str, tuple[str | None, ...]] = {
     "preemption_mode": ("auto", "recompute", "swap"),
 }
 _WHOLE_NUMBERS = {
+    "threads": 1,
     "block_size": 1,
     "max_model_len": 1,
     "kv_cache_memory_bytes": 1,

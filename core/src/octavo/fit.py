@@ -96,7 +96,7 @@ def fit_reports(config: EngineConfig) -> list[FitReport]:
     reports = []
     for resolution in _resolutions(config, policy, plugins):
         model = build_model(checkpoint.config, plugins.models, resolution.spec.name)
-        backend = load_backend(resolution, policy, config.options)
+        backend = load_backend(resolution, policy, config.backend_options)
         try:
             reports.append(_report(config, checkpoint, resolution, model, backend))
         finally:

@@ -33,7 +33,7 @@ def open_device(config: EngineConfig) -> OpenDevice:
     plugins = load_plugins(policy)
     resolution = resolve(config.device, config.backend, policy, plugins)
     tell(config, resolution.reason)
-    backend = load_backend(resolution, policy, config.options)
+    backend = load_backend(resolution, policy, config.backend_options)
     return OpenDevice(policy, plugins, resolution, backend)
 
 

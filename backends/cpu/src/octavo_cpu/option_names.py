@@ -20,5 +20,5 @@ def check_option_names(names: Iterable[object], known: Iterable[str], backend: s
             raise UsageError(
                 f"Backend {backend!r} has no option {name!r}.{suggestion} It has: "
                 f"{', '.join(known)}. Mend [options.{backend}] in plugins.toml, or the options "
-                "that were passed."
+                "that were passed (--threads, LLM(threads=...) is option 'threads')."
             )

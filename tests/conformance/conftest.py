@@ -1,4 +1,4 @@
-"""The whole suite on the NumPy backend, run once for all tests that need its report."""
+"""The whole suite on the CPU backends, run once for all tests that need its report."""
 
 from __future__ import annotations
 
@@ -8,14 +8,28 @@ import sys
 
 import pytest
 
+from octavo_cpu.native.probe import probe
+
 TIME_LIMIT_S = 240
 
 
 @pytest.fixture(scope="session")
 def numpy_report(tmp_path_factory):
     """The JSON of ``octavo conform numpy``, every gating check and case; it must pass."""
-    file = tmp_path_factory.mktemp("numpy") / "report.json"
-    command = [sys.executable, "-m", "octavo.cli.main", "conform", "numpy", "--no-performance"]
+    return passing_report("numpy", tmp_path_factory.mktemp("numpy") / "report.json")
+
+
+@pytest.fixture(scope="session")
+def native_report(tmp_path_factory):
+    """The same of ``octavo conform native``, where its kernels are built."""
+    found = probe()
+    if not found.devices:
+        pytest.skip(f"native cannot run: {found.reason}")
+    return passing_report("native", tmp_path_factory.mktemp("native") / "report.json")
+
+
+def passing_report(backend, file):
+    command = [sys.executable, "-m", "octavo.cli.main", "conform", backend, "--no-performance"]
     ended = subprocess.run(
         [*command, "--output", str(file)],
         capture_output=True,

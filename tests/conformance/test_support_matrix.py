@@ -28,8 +28,15 @@ def test_numpy_passes_the_suite(numpy_report):
 
 
 @pytest.mark.timeout(300)
-def test_the_page_is_current(matrix, numpy_report):
-    assert matrix.PAGE.read_text("utf-8") == matrix.render([numpy_report]), "run `make matrix`"
+def test_native_passes_the_suite(native_report):
+    assert native_report["summary"]["ok"]
+    assert native_report["summary"]["gap"] == 0
+
+
+@pytest.mark.timeout(300)
+def test_the_page_is_current(matrix, native_report, numpy_report):
+    page = matrix.render([native_report, numpy_report])
+    assert matrix.PAGE.read_text("utf-8") == page, "run `make matrix`"
 
 
 def result(check, status, message="", gap=None):

@@ -34,7 +34,9 @@ def test_chat_answers_once(model):
         *("--message", "What is the capital of France?"),
     )
     assert result.stdout == "The capital of France is Paris.\n"
-    assert "numpy" in result.stderr  # what was chosen, in one line
+    assert result.stderr.startswith(
+        ("cpu:0 through native", "cpu:0 through numpy")
+    )  # what was chosen, in one line
     assert octavo("chat", model, "--quiet", "--message", "Hi", "-m", "1").stderr == ""
 
 
@@ -72,7 +74,7 @@ def test_bench_and_plan_write_json(model):
     )
     figures = json.loads(bench.stdout)
     assert (figures["input_tokens"], figures["output_tokens"]) == (16, 8)
-    plan = json.loads(octavo("plan", model, "--device", "cpu", "--json").stdout)[0]
+    plan = json.loads(octavo("plan", model, "--backend", "numpy", "--json").stdout)[0]
     assert plan["fits"]
     assert plan["num_parameters"] == 134_515_008
     assert plan["cache_bytes_per_token"] == 30 * 2 * 3 * 64 * 4

@@ -164,7 +164,7 @@ def test_what_cannot_be_served_is_refused_and_nothing_is_left_behind(
     ("options", "message"),
     [
         ({"max_nun_seqs": 4}, "Did you mean 'max_num_seqs'"),
-        ({"dtype": "float8"}, "use auto or one of float32"),
+        ({"dtype": "float8"}, "use auto or one of .*float32"),
         ({"block_size": 7}, "block_size=7"),
         ({"max_model_len": 10**6}, "positions that this model knows"),
         ({"kv_cache_memory_bytes": 1000}, "at least"),

@@ -46,14 +46,15 @@ def backend():
     backend.close()
 
 
-def under_test(backend_plugin, kind):
+def under_test(backend_plugin, name, kind):
     specs = []
     backend_plugin.octavo_register_backends(specs.append)
-    return Subject.of(specs[0], DeviceInfo(kind, 0, kind))
+    (spec,) = (spec for spec in specs if spec.name == name)
+    return Subject.of(spec, DeviceInfo(kind, 0, kind))
 
 
-mlx_subject = under_test(plugin, "mlx")
-numpy_subject = under_test(cpu_plugin, "cpu")
+mlx_subject = under_test(plugin, "mlx", "mlx")
+numpy_subject = under_test(cpu_plugin, "numpy", "cpu")
 
 
 @pytest.fixture(scope="module", params=["portable", "own"])

@@ -24,6 +24,7 @@ def main(model: str, kind: str, cache_bytes: str) -> None:
     llm = LLM(
         model,
         device=kind,
+        backend="numpy" if kind == "cpu" else None,
         load_format="dummy",
         max_model_len=128,
         kv_cache_memory_bytes=int(cache_bytes),

@@ -126,7 +126,7 @@ class CompiledFunction:
         self.is_eager = True
         self._recorded.clear()
         name = getattr(self._function, "__qualname__", repr(self._function))
-        _LOGGER.info("%s is computed op by op, not recorded: %s.", name, reason)
+        _LOGGER.warning("%s is computed op by op, not recorded: %s.", name, reason)
 
     def _record(self, arguments: tuple[Any, ...], key: Hashable) -> _Recorded:
         """Call the function with symbolic arrays. Raises Untraceable, or what it raises."""

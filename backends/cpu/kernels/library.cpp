@@ -1,5 +1,6 @@
 // What Python calls (octavo_cpu/native/library.py). Plain C, so that one build serves every Python.
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 #include <exception>
 #include <new>
@@ -25,9 +26,24 @@ struct Context {
       pool.run(kernel, call);
   }
 
+  // What is being thrown, in words. The thread that threw it may have been any.
+  void keep_fault() {
+    try {
+      throw;
+    } catch (const std::bad_alloc&) {
+      set_fault("out of memory");
+    } catch (const std::exception& error) {
+      set_fault(error.what());
+    } catch (...) {
+      set_fault("something was thrown that is no std::exception");
+    }
+  }
+  void set_fault(const char* text) { std::snprintf(fault, sizeof fault, "%s", text); }
+
   Pool pool;
   const Variant& variant;
   Profile profile;
+  char fault[256] = "";  // of the last instruction that failed
 };
 
 const Variant* find_variant(const char* name) {
@@ -47,7 +63,7 @@ const Variant* find_variant(const char* name) {
 #endif
 
 // Counts the changes of abi.h and of this file, so that a stale library is refused.
-OCTAVO_API int octavo_abi_version() { return 2; }
+OCTAVO_API int octavo_abi_version() { return 3; }
 
 // The names of the variants this processor can run, best first, separated by spaces.
 OCTAVO_API int octavo_variants(char* text, int capacity) {
@@ -77,7 +93,7 @@ OCTAVO_API void* octavo_context_new(int num_threads, const char* variant) {
 }
 OCTAVO_API void octavo_context_free(void* context) { delete static_cast<Context*>(context); }
 
-// 0, or 1 + the index of the instruction that ran out of memory.
+// 0, or 1 + the index of the instruction that failed; octavo_fault says why.
 OCTAVO_API int64_t octavo_run(void* context, const Instruction* instructions, int64_t count,
                               void* const* pointers) {
   auto& device = *static_cast<Context*>(context);
@@ -85,11 +101,16 @@ OCTAVO_API int64_t octavo_run(void* context, const Instruction* instructions, in
     const Call call{instructions[i], pointers, device.pool.num_threads()};
     try {
       device.run(call);
-    } catch (const std::bad_alloc&) {
+    } catch (...) {
+      device.keep_fault();
       return i + 1;
     }
   }
   return 0;
+}
+// Valid until the context runs something else.
+OCTAVO_API const char* octavo_fault(const void* context) {
+  return static_cast<const Context*>(context)->fault;
 }
 
 // Start counting from zero, or stop.

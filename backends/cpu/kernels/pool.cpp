@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <new>
+#include <utility>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -78,9 +79,9 @@ void Pool::run(const Kernel& kernel, const Call& call) {
   while (try_chunk(scratches_[0])) {
   }
   await_chunks();
-  if (out_of_memory_.load(std::memory_order_relaxed)) {
-    out_of_memory_ = false;
-    throw std::bad_alloc();
+  if (has_failed_.load(std::memory_order_relaxed)) {
+    has_failed_ = false;
+    std::rethrow_exception(std::exchange(fault_, nullptr));
   }
 }
 
@@ -104,8 +105,8 @@ bool Pool::try_chunk(Scratch& scratch) {
   } while (!state_.compare_exchange_weak(state, state - 1, std::memory_order_acq_rel));
   try {
     kernel_->run(*call_, num_chunks_ - static_cast<int64_t>(state & kTaken), scratch);
-  } catch (const std::bad_alloc&) {
-    out_of_memory_.store(true, std::memory_order_relaxed);
+  } catch (...) {
+    if (!has_failed_.exchange(true)) fault_ = std::current_exception();
   }
   if (--unfinished_.word == 0 && caller_sleeps_) unfinished_.wake(1);
   return true;

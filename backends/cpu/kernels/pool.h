@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <exception>
 #include <thread>
 #include <vector>
 
@@ -31,7 +32,7 @@ class Pool {
 
   int num_threads() const { return static_cast<int>(scratches_.size()); }
 
-  // Run all chunks and wait for them. Throws std::bad_alloc if one could not have its memory.
+  // Run all chunks and wait for them. Throws what the first chunk that failed threw.
   void run(const Kernel& kernel, const Call& call);
 
  private:
@@ -56,7 +57,8 @@ class Pool {
   alignas(64) std::atomic<uint64_t> state_{0};
   alignas(64) Futex unfinished_;  // chunks of the current job that are not done
   std::atomic<bool> caller_sleeps_{false};
-  std::atomic<bool> out_of_memory_{false};
+  std::atomic<bool> has_failed_{false};
+  std::exception_ptr fault_;  // what the first chunk that failed threw
   alignas(64) Futex wake_;  // changes when sleepers have something to do
   std::atomic<int> num_sleepers_{0};
   std::atomic<bool> stop_{false};

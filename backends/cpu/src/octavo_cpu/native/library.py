@@ -33,6 +33,8 @@ def load_library() -> Any:
     library.octavo_context_free.restype = None
     library.octavo_run.argtypes = [pointer, pointer, number, pointer]
     library.octavo_run.restype = number
+    library.octavo_fault.argtypes = [pointer]
+    library.octavo_fault.restype = ctypes.c_char_p
     library.octavo_profile.argtypes = [pointer, ctypes.c_int]
     library.octavo_profile.restype = None
     library.octavo_profile_read.argtypes = [pointer, pointer, number]
@@ -88,10 +90,14 @@ class Context:
         """The same as ``run``, given where instructions and pointers lie."""
         with self._lock:  # not _held: this is called in every step
             failed = self._handle and self._run(self._handle, instructions, count, pointers)
+            fault = self._library.octavo_fault(self._handle) if failed else b""
         if failed is None:
             raise BackendError(_CLOSED)
         if failed:
-            raise BackendError(f"Out of memory in instruction {failed - 1} of a step.")
+            raise BackendError(
+                f"Instruction {failed - 1} of a step failed in backend 'native': "
+                f"{fault.decode(errors='replace')}."
+            )
 
     def start_profile(self) -> None:
         """Measure every instruction from here on; until then it costs nothing."""

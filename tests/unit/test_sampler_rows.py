@@ -321,3 +321,30 @@ def test_tokens_do_not_depend_on_batch_or_row():
         fill(alone, 0, number)
         found = sample(xp, logits[number : number + 1], alone.build(int32(0), int32(8)))
         assert found.token_ids[0] == expected[number]
+
+
+def test_greedy_rows_get_the_batch_they_got_before_until_one_of_them_changes():
+    rows = SamplerRows(4, VOCAB_SIZE, 0)
+    for row in range(3):
+        set_row(rows, row, temperature=0.0)
+    first = rows.build(int32(0, 1), int32(5, 6))
+    assert rows.build(int32(0, 1), int32(6, 7)) is first
+    assert len(rows.build(int32(0, 2, 1), int32(6, 7, 8)).temperature) == 3
+    assert rows.build(int32(0, 1), int32(6, 7), np.ones((2, VOCAB_SIZE), np.bool_)).mask is not None
+
+    rows.build(int32(0, 1), int32(7, 8))
+    set_row(rows, 1, temperature=0.5)
+    changed = rows.build(int32(0, 1), int32(8, 9))
+    assert not changed.all_greedy
+    assert changed.temperature.tolist() == [0.0, 0.5]
+
+
+def test_rows_that_are_drawn_or_adjusted_are_built_anew():
+    rows = one_row(temperature=1.0, seed=3)
+    draws = [float(rows.build(int32(0), int32(position)).uniform[0]) for position in range(5)]
+    assert len(set(draws)) == 5
+
+    rows = one_row(temperature=0.0, presence_penalty=1.0)
+    for token_id in (7, 9):
+        rows.record(int32(0), int32(token_id))
+        assert rows.build(int32(0), int32(5)).seen_ids.tolist()[-1] == token_id

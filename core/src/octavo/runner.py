@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from octavo.cache_plan import CachePlan
     from octavo.completion import Completion
     from octavo.models.base import Model, Weights
-    from octavo.ops.protocol import Ops, SamplingBatch
+    from octavo.ops.protocol import Array, Ops, SamplingBatch
     from octavo.scheduler import Schedule
 
 __all__ = ["Runner", "StepResult"]
@@ -91,11 +91,13 @@ class Runner:
         self.store = KVStore(cold, plan)
         self._step = CompiledStep(cold, ops, model, self.store.layer_groups, max_logprobs)
         self._masks = MaskWorker(model.vocab_size)
+        self._last_placed: tuple[SamplingBatch, SamplingBatch] | tuple[None, None] = (None, None)
         self._seconds_per_prefill_token = 0.0  # running mean
 
     def release_weights(self) -> None:
         """Let go of the weights and of the compiled step, which may hold their memory."""
         self._weights = None
+        self._last_placed = (None, None)
         self._step.release()
 
     def take_weights(self, weights: Weights) -> None:
@@ -119,20 +121,24 @@ class Runner:
         rows = np.fromiter((c.row for c in completions), np.int32, num_seqs)
         starts = np.fromiter((c.num_computed_tokens for c in completions), np.int32, num_seqs)
         counts = np.array(schedule.num_tokens, np.int32)
-        special = [i for i, c in enumerate(completions) if c.is_special]
+        special = [i for i, completion in enumerate(completions) if completion.is_special]
         ends = starts + counts
-        wanted = self._wanted(completions, ends == self._rows.lengths[rows], special)
+        last_tokens = counts.cumsum(dtype=np.int32) - 1
         spans = prompt_spans(self._rows, completions, special, starts, counts)
-
-        last_tokens = np.cumsum(counts, dtype=np.int32) - 1
-        sampled = [completions[i] for i in wanted.seq_index.tolist()]
-        sampled_rows = rows[wanted.seq_index]
+        samples = ends == self._rows.lengths[rows]
+        if samples.all() and not special:
+            sampled, sampled_rows, positions, logits_rows = completions, rows, ends, last_tokens
+            sample_indices = None
+        else:
+            wanted = self._wanted(completions, samples, special)
+            sample_indices = wanted.sample_indices
+            sampled = [completions[i] for i in wanted.seq_index.tolist()]
+            sampled_rows, positions = rows[wanted.seq_index], ends[wanted.seq_index]
+            logits_rows = last_tokens[wanted.seq_index]
         sampling: SamplingBatch | LateSampling | None = None
         try:
-            sampling = self._sampling(sampled, sampled_rows, ends[wanted.seq_index], wanted)
-            logits_rows = self._buckets.pad_rows(
-                last_tokens[wanted.seq_index], self._buckets.num_rows(sampling)
-            )
+            sampling = self._sampling(sampled, sampled_rows, positions, sample_indices)
+            logits_rows = self._buckets.pad_rows(logits_rows, self._buckets.num_rows(sampling))
             if spans:
                 prompt_rows = np.concatenate([span.rows for span in spans])
                 logits_rows = np.concatenate([logits_rows, self._buckets.pad_rows(prompt_rows)])
@@ -147,17 +153,25 @@ class Runner:
             sampled,
             samples,
             split_by_span(spans, prompt_samples),
-            _barred_rows(sampling, samples.unusable_rows),
+            frozenset()
+            if sampling.mask is None
+            else _barred_rows(sampling, sampling.mask, samples),
         )
 
     def _sampling(
-        self, sampled: list[Completion], rows: Int32, positions: Int32, wanted: _Wanted
+        self,
+        sampled: list[Completion],
+        rows: Int32,
+        positions: Int32,
+        sample_indices: Int32 | None,
     ) -> SamplingBatch | LateSampling:
         """What to sample; later where rows have masks and the forward pass does not need them."""
         build = functools.partial(
-            self._sampler.build, rows, positions, sample_indices=wanted.sample_indices
+            self._sampler.build, rows, positions, sample_indices=sample_indices
         )
         masks = [completion.token_mask for completion in sampled]
+        if masks.count(None) == len(masks):
+            return build()
         pending = self._masks.begin(masks) if self._step.has_parts else None
         if pending is not None:
             return LateSampling(len(sampled), pending, build)
@@ -212,15 +226,23 @@ class Runner:
         if isinstance(sampling, LateSampling):
             self.store.caches, logits = self._step.forward(*inputs)
             sampling = sampling.result()
-            placed = map_arrays(buckets.pad_sampling(sampling), put)
+            placed = self._placed(sampling)
             result, prompt_result = self._step.sample((), (), logits, placed, targets)
         else:
-            placed = map_arrays(buckets.pad_sampling(sampling), put)
+            placed = self._placed(sampling)
             self.store.caches, result, prompt_result = self._step.whole(*inputs, placed, targets)
         num_sampled = len(sampling.temperature)
         samples = Samples.fetch(result, get, slice(num_sampled))
         _check_token_ids(samples.token_ids, num_sampled, self._vocab_size)
         return sampling, samples, prompt_result and Samples.fetch(prompt_result, get, slice(None))
+
+    def _placed(self, sampling: SamplingBatch) -> SamplingBatch:
+        """``sampling`` on the device; an object that comes again is there already."""
+        known, placed = self._last_placed
+        if sampling is not known:
+            placed = map_arrays(self._buckets.pad_sampling(sampling), self._backend.put)
+            self._last_placed = sampling, placed
+        return cast("SamplingBatch", placed)
 
     def _record(self, rows: Int32, token_ids: Int32) -> None:
         """Note each request's new token; of n answers to one prompt, the first keeps the row."""
@@ -254,21 +276,19 @@ def _check_token_ids(token_ids: Int32, num_sampled: int, vocab_size: int) -> Non
         raise BackendError(
             f"sample returned token ids of shape {token_ids.shape}; {(num_sampled,)} was expected."
         )
-    if num_sampled and not 0 <= token_ids.min() <= token_ids.max() < vocab_size:
+    if num_sampled and token_ids.astype(np.uint64).max() >= vocab_size:  # negative: huge
         raise BackendError(
             f"sample returned token ids from {token_ids.min()} to {token_ids.max()}; the model "
             f"knows 0 to {vocab_size - 1}."
         )
 
 
-def _barred_rows(sampling: SamplingBatch, unusable_rows: frozenset[int]) -> frozenset[int]:
-    if sampling.mask is None:
-        return frozenset()
+def _barred_rows(sampling: SamplingBatch, mask: Array, samples: Samples) -> frozenset[int]:
     barred = set()
-    for row in unusable_rows:
+    for row in samples.unusable_rows:
         rows, values = np.asarray(sampling.bias_rows), np.asarray(sampling.bias_values)
         banned = (rows == row) & np.isneginf(values)
-        allowed = sampling.mask[row].copy()
+        allowed = np.array(mask[row])
         allowed[sampling.bias_ids[banned]] = False
         if not allowed.any():
             barred.add(row)

@@ -47,6 +47,7 @@ class SamplerRows:
         self._adjusts = np.zeros(max_rows, np.bool_)  # something touches the row's logits now
         self._follows = np.zeros(max_rows, np.bool_)  # something depends on the row's output
         self._adjustments: dict[int, RowAdjustments] = {}
+        self._greedy: tuple[bytes, SamplingBatch] | None = None  # the last rows, if nothing changes
 
     def set_row(
         self,
@@ -88,12 +89,13 @@ class SamplerRows:
 
     def clear_row(self, row: int) -> None:
         """The request of ``row`` is gone; the row may be set again."""
+        self._greedy = None
         self._adjustments.pop(row, None)
         self._adjusts[row] = self._follows[row] = False
 
     def record(self, rows: Int32, token_ids: Int32) -> None:
         """One new token for each of ``rows``, which must not repeat."""
-        for i in np.flatnonzero(self._follows[rows]).tolist():
+        for i in self._follows[rows].nonzero()[0].tolist():
             row = int(rows[i])
             adjustments = self._adjustments[row]
             adjustments.append(int(token_ids[i]))
@@ -109,18 +111,22 @@ class SamplerRows:
         """What to sample for ``rows``, whose new tokens will stand at ``positions``.
 
         A row may repeat, with a sample index for each place. ``mask`` is bool[places, vocab], True
-        = allowed; it must not be used afterwards.
+        = allowed; it must not be used afterwards. Rows that are greedy and nothing else get the
+        very object that they got before.
         """
+        if self._greedy is not None and mask is None and self._greedy[0] == rows.tobytes():
+            return self._greedy[1]
         floats: Array = self._floats[:, rows]
         integers: Array = self._integers[:, rows]
         all_greedy = not floats[_TEMPERATURE].any()
         adjustments = {
-            i: self._adjustments[int(rows[i])] for i in np.flatnonzero(self._adjusts[rows]).tolist()
+            i: self._adjustments[int(rows[i])] for i in self._adjusts[rows].nonzero()[0].tolist()
         }
         mask = self._restricted(mask, len(rows), adjustments)
         seen_rows, seen_ids, seen_counts = _gather_seen(adjustments)
         bias_rows, bias_ids, bias_values = _gather_bias(adjustments)
-        return SamplingBatch(
+        plain = not adjustments and mask is None
+        batch = SamplingBatch(
             temperature=floats[_TEMPERATURE],
             top_k=integers[_TOP_K],
             top_p=floats[_TOP_P],
@@ -138,11 +144,14 @@ class SamplerRows:
             mask=mask,
             num_logprobs=int(integers[_NUM_LOGPROBS].max(initial=-1)),
             all_greedy=all_greedy,
-            plain=not adjustments and mask is None,
+            plain=plain,
             truncated=not all_greedy and bool(integers[_TOP_K].any() or (floats[_TOP_P] < 1).any()),
         )
+        self._greedy = (rows.tobytes(), batch) if all_greedy and plain else None
+        return batch
 
     def _note(self, row: int, adjustments: RowAdjustments) -> None:
+        self._greedy = None
         self._adjusts[row] = adjustments.adjusts
         self._follows[row] = adjustments.follows
 

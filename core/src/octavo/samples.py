@@ -68,7 +68,7 @@ class Samples:
         """Whether log-probabilities came with the tokens."""
         return self.logprobs is not None
 
-    @cached_property
+    @property
     def unusable_rows(self) -> frozenset[int]:
         """Rows without a token: their logits held NaN, or nothing was allowed."""
         if self.valid is None or self.valid.all():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -86,6 +87,12 @@ def join(forward: Forward, sample: Sample) -> Step:
 
 def map_arrays(tree: Tree, apply: Callable[[Any], Any]) -> Tree:
     """A dataclass with ``apply`` called on each array field; everything else is kept."""
-    values = ((field.name, getattr(tree, field.name)) for field in dataclasses.fields(tree))  # type: ignore[arg-type]
-    arrays = {name: apply(value) for name, value in values if hasattr(value, "shape")}
-    return dataclasses.replace(tree, **arrays)  # type: ignore[type-var]
+    kind: Any = type(tree)
+    values = [getattr(tree, name) for name in _field_names(kind)]
+    mapped: Tree = kind(*[apply(value) if hasattr(value, "shape") else value for value in values])
+    return mapped
+
+
+@functools.cache
+def _field_names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import array_api_compat.numpy as xp
@@ -59,11 +60,23 @@ def _choose(
     settings = [] if sampling.all_greedy else _settings(sampling)
     operands = [logits, *settings, token_ids, valid]
     opcode = Opcode.ARGMAX if sampling.all_greedy else Opcode.DRAW
-    sizes = (num_rows, vocab_size, logits.strides[0] // logits.itemsize)
-    element = element_of(logits.dtype, opcode)
-    code = encode(opcode, element, range(len(operands)), sizes, ())
+    stride = logits.strides[0] // logits.itemsize
+    code = _instruction(opcode, logits.dtype, len(operands), num_rows, vocab_size, stride)
     context.run_one(code, [address_of(operand) for operand in operands])
     return token_ids, valid
+
+
+@lru_cache(maxsize=64)
+def _instruction(
+    opcode: Opcode,
+    dtype: np.dtype[Any],
+    num_operands: int,
+    num_rows: int,
+    vocab_size: int,
+    stride: int,
+) -> bytes:
+    sizes = (num_rows, vocab_size, stride)
+    return encode(opcode, element_of(dtype, opcode), range(num_operands), sizes, ())
 
 
 def _has_contiguous_rows(logits: Logits) -> bool:

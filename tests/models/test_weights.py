@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import tracemalloc
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
 from harness import TinyBackend
+from safetensors.numpy import save_file
 
 from octavo.errors import ModelLoadError
 from octavo.loading.dummy import DummySource
 from octavo.loading.hollow_weights import HollowWeightLoader
 from octavo.loading.packing import Packing
+from octavo.loading.safetensors import SafetensorsSource
 from octavo.loading.tensors import QuantizedTensor
 from octavo.loading.weight_bytes import weight_bytes
 from octavo.loading.weights import CheckpointWeightLoader
@@ -49,6 +54,9 @@ class DictSource:
 
     def quantized(self, name):
         return self.packed.get(name)
+
+    def release(self, name):
+        pass
 
     def close(self):
         pass
@@ -395,3 +403,36 @@ def test_the_host_holds_one_weight_at_a_time():
     tracemalloc.stop()
     largest_bytes = 2 * inner * hidden * 4  # gate and up, float32
     assert peak_bytes < 1.25 * largest_bytes
+
+
+class CopyingBackend(TinyBackend):
+    """Has a layout of its own for linear layers."""
+
+    def put_linear(self, weight, bias, dtype):
+        return weight.copy()
+
+
+def resident_bytes(path):
+    """What this process has in memory of a file that it maps."""
+    mappings = Path("/proc/self/smaps").read_text().split(f"{path}\n")[1:]
+    return sum(int(re.search(r"Rss: *(\d+) kB", mapping)[1]) for mapping in mappings) * 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc/self/smaps")
+def test_a_file_does_not_stay_in_memory_beside_the_weights_made_of_it(tmp_path):
+    rows = np.ones((64, 16384), np.float32)
+    tensors = {"a.weight": rows, "b.weight": rows, "table": rows}
+    path = tmp_path / "model.safetensors"
+    save_file(tensors, path)
+    source = SafetensorsSource(tmp_path)
+    loader = CheckpointWeightLoader(source, CopyingBackend(), "float32")
+    kept = source.read("a.weight", "float32")
+    for name in ("a", "b"):
+        loader.linear(name, in_features=16384, out_features=[64])
+        assert resident_bytes(path) < rows.nbytes // 4
+    table = loader.embedding("table", rows.shape)
+    assert table.sum() == rows.size
+    assert resident_bytes(path) >= rows.nbytes
+    loader.tied_linear(table)
+    assert resident_bytes(path) < rows.nbytes // 4
+    assert kept.sum() == rows.size  # the pages come back

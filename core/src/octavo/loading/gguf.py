@@ -88,7 +88,7 @@ class GGUFSource:
             _unpack_vector(rows, quant_type, order, placed.hf.offset, target)
         else:
             _unpack_rows(rows, quant_type, order, target.T if placed.hf.transposed else target)
-        placed.file.release(placed.tensor)
+        self.release(name)
         return target
 
     def quantized(self, name: str) -> QuantizedTensor | None:
@@ -101,6 +101,11 @@ class GGUFSource:
         order = self._row_order(placed)
         data = rows if order is None else rows[order]
         return QuantizedTensor(quant_type.dtype, (placed.shape[0], placed.shape[1]), data)
+
+    def release(self, name: str) -> None:
+        """See TensorSource."""
+        placed = self._placed[name]
+        placed.file.release(placed.tensor)
 
     def close(self) -> None:
         """Let go of the files; arrays read as views of them stay valid."""

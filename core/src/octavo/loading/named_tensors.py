@@ -44,6 +44,13 @@ class NamedTensors:
         """The tensor as it is packed, or None where it is not."""
         return self._source.quantized(self._find(name, shape))
 
+    def release(self, name: str) -> None:
+        """Hand back the pages of the file that the tensor takes: a backend has its own copy now."""
+        for alias in _aliases(name):
+            if alias in self._names:
+                self._source.release(alias)
+                return
+
     def dtype(self, name: str, shape: tuple[int, ...]) -> str | None:
         """How the tensor is stored."""
         return self._source.dtype(self._find(name, shape))
@@ -96,6 +103,9 @@ class ShapedTensors:
 
     def quantized(self, name: str, shape: tuple[int, int]) -> None:
         """Nothing: made-up tensors are not packed."""
+
+    def release(self, name: str) -> None:
+        """Nothing: made-up tensors are in no file."""
 
     def dtype(self, name: str, shape: tuple[int, ...]) -> str | None:
         """Nothing: made-up tensors are stored nowhere."""

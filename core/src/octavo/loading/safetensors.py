@@ -68,6 +68,11 @@ class SafetensorsSource:
         del name
         return None
 
+    def release(self, name: str) -> None:
+        """See TensorSource."""
+        file, tensor = self._tensors[name]
+        file.release(tensor)
+
     def close(self) -> None:
         """Let go of the files; arrays read as views of them stay valid."""
         for file in self._files:

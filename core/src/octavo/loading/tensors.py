@@ -50,6 +50,10 @@ class TensorSource(Protocol):
         """The packed form of a quantised 2-D tensor, or None."""
         ...
 
+    def release(self, name: str) -> None:
+        """Hand back the memory that the file's pages of a tensor take; views of it stay valid."""
+        ...
+
     def close(self) -> None:
         """Let go of the files; arrays returned as views of them stay valid."""
         ...

@@ -83,10 +83,12 @@ class CheckpointWeightLoader:
         """
         self._is_tied = True
         head: QuantizedTensor | Array = embedding
+        names = []
         for table, name, shape in self._embeddings:
             if table is embedding:
                 head = self._smaller_head(name, shape) or embedding
-        return self._backend.put_linear(head, None, self._dtype)
+                names.append(name)
+        return self._put_linear(head, None, names)
 
     def linear(
         self,
@@ -109,7 +111,22 @@ class CheckpointWeightLoader:
             sizes = [(size,) for size in out_features]
             bias_row = self._stacked([f"{name}.bias" for name in names], sizes, self._dtype)
         self._count((sum(out_features), in_features + bias))
-        return self._backend.put_linear(weight, bias_row, self._dtype)
+        return self._put_linear(weight, bias_row, weight_names)
+
+    def _put_linear(
+        self,
+        weight: NDArray[Any] | QuantizedTensor | Array,
+        bias: NDArray[Any] | None,
+        names: Sequence[str],
+    ) -> LinearWeight:
+        """A linear layer on the device; the file's pages that it was made of leave memory.
+
+        Should the backend have kept views of them, they come back when it reads them.
+        """
+        linear = self._backend.put_linear(weight, bias, self._dtype)
+        for name in names:
+            self._tensors.release(name)
+        return linear
 
     def _floats(
         self,

@@ -80,6 +80,37 @@ def test_what_cannot_be_recorded_runs_as_it_is(backend, spoil):
     assert steps.step.is_eager
 
 
+def test_one_error_while_it_is_recorded_is_no_reason_to_give_up(backend, caplog):
+    steps, eager = TinySteps(backend, "llama", "float32"), TinySteps(backend, "llama", "float32")
+    forward, errors = eager.step, [MemoryError("short for once")]
+
+    def once_short(*arguments):
+        if errors:
+            raise errors.pop()
+        return forward(*arguments)
+
+    steps.step = backend.compile(once_short)
+    for counts in ([4], [1, 1]):
+        assert steps.run(counts).tobytes() == eager.run(counts).tobytes()
+    assert len(steps.step.programs) == 1
+    assert not caplog.records
+
+
+def test_a_step_that_is_given_up_is_reported_once_and_a_function_without_ops_never(backend, caplog):
+    def spoilt(_weights, _caches, ids):
+        return (
+            np.asarray(ids) + np.asarray(backend.ops.embed(ids, np.eye(8, dtype=np.float32)))[:, 0]
+        )
+
+    for function in (spoilt, lambda _weights, _caches, _ids: (_caches, None)):
+        compiled = backend.compile(function)
+        for num_tokens in (1, 2, 2):
+            compiled(None, (), np.arange(num_tokens, dtype=np.int32))
+        assert compiled.is_eager
+    (record,) = caplog.records
+    assert "is computed op by op" in record.getMessage()
+
+
 def test_an_op_of_somebody_else_is_called_with_numbers(backend):
     calls = []
 

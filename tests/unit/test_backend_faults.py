@@ -193,6 +193,8 @@ class KeepsTheFirstCaches(FaultyBackend):
         compiled, first = super().compile(step), []
 
         def run(weights, caches, *arguments):
+            if not caches:  # the part that samples
+                return compiled(weights, caches, *arguments)
             first.append(caches)
             _, *results = compiled(weights, first[0], *arguments)
             return caches, *results

@@ -4,8 +4,9 @@ Faults strike at the border between Octavo and the backend, so that they need no
 and work with compiled steps as well:
 
 * ``step`` is the compiled step, which has run when its fault strikes: what it was given is used up;
-* ``model`` is the function handed to ``compile``: its faults strike inside of the backend's own
-  code, in each step or only while the step is traced, as the backend has it;
+* ``model`` is the function handed to ``compile``, or each of the two parts of a step: its faults
+  strike inside of the backend's own code, in each step or only while the step is traced, as the
+  backend has it;
 * ``nan`` as a fault of ``put``: one token's row of the embedding table turns NaN on its way to the
   device, so that whoever has this token in its prompt computes NaN, and stores it as K and V;
 * ``nan`` as a fault of ``step``: the step says of each row it sampled that its logits held NaN.
@@ -87,8 +88,8 @@ class FaultyBackend:
 
     @property
     def caps(self) -> Capabilities:
-        """The backend's, but for the parts of a step: faults strike a whole one."""
-        return dataclasses.replace(self._backend.caps, separate_sampling=False)
+        """The backend's."""
+        return self._backend.caps
 
     @property
     def ops(self) -> Ops:
@@ -146,9 +147,12 @@ class FaultyBackend:
         compiled = self._backend.compile(model)
 
         def run(*arguments: Any) -> Any:
-            caches, sampled, prompt = compiled(*arguments)
+            results = compiled(*arguments)
+            if _is_forward(results):
+                return results
+            *caches, sampled, prompt = results
             self._meet("step")
-            return caches, self._with_nan_logits(sampled), prompt
+            return *caches, self._with_nan_logits(sampled), prompt
 
         return run
 
@@ -199,3 +203,8 @@ class FaultyBackend:
                 none_valid = np.zeros(sampled.token_ids.shape[0], np.bool_)
                 sampled = dataclasses.replace(sampled, valid=self._backend.put(none_valid))
         return sampled
+
+
+def _is_forward(results: tuple[Any, ...]) -> bool:
+    """Caches and logits: the first part of a step, whose other part samples them."""
+    return len(results) == 2 and isinstance(results[0], tuple)

@@ -10,10 +10,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from octavo.backend import Capabilities
+from typing import Any
 
 __all__ = ["Recompilation", "StepWatch", "shapes_of"]
 
@@ -38,43 +35,73 @@ class Recompilation:
 
 @dataclass
 class StepWatch:
-    """Watches every step that goes through ``wrap``'s backend."""
+    """Watches every step that goes through ``wrap``'s backend, whole or in its two parts."""
 
-    num_calls: int = 0  # of the Python step
     num_steps: int = 0
-    is_eager: bool = False
     recompilations: list[Recompilation] = field(default_factory=list)
-    _seen: Counter[str] = field(default_factory=Counter)
-    _plans: dict[str, str] = field(default_factory=dict)
+    functions: list[_Function] = field(default_factory=list)
+
+    @property
+    def is_eager(self) -> bool:
+        """Whether each function runs in Python every time."""
+        return bool(self.functions) and all(function.is_eager for function in self.functions)
 
     def wrap(self, backend: Any) -> Any:
         """The same backend, watched."""
         return _Watched(backend, self)
 
-    def watch(self, compiled: Callable[..., Any]) -> Callable[..., Any]:
-        """The compiled step; the first is repeated, to find out whether Python runs each time."""
 
-        def step(weights: Any, caches: Any, batch: Any, plans: Any, *rest: Any) -> Any:
+@dataclass
+class _Function:
+    """One function that was compiled: a step, or a part of one."""
+
+    watch: StepWatch
+    num_calls: int = 0  # of the Python function
+    is_eager: bool = False
+    _num_runs: int = 0
+    _seen: Counter[str] = field(default_factory=Counter)
+    _plans: dict[str, str] = field(default_factory=dict)
+
+    def counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The Python function, counted."""
+
+        @functools.wraps(function)
+        def call(*arguments: Any) -> Any:
+            self.num_calls += 1
+            return function(*arguments)
+
+        return call
+
+    def watched(self, compiled: Callable[..., Any]) -> Callable[..., Any]:
+        """The compiled one; its first run is repeated, to find out if Python runs each time."""
+
+        def run(weights: Any, caches: Any, batch: Any, plans: Any, *rest: Any) -> Any:
             calls_before = self.num_calls
             results = compiled(weights, caches, batch, plans, *rest)
-            self._note(shapes_of((batch, rest)), shapes_of(plans), self.num_calls - calls_before)
-            if self.num_steps == 1:
+            num_calls = self.num_calls - calls_before
+            if caches:
+                self._note(shapes_of((batch, rest)), shapes_of(plans), num_calls)
+            else:  # sampling, of logits as a batch says that stands where plans do
+                self._note(shapes_of((batch, plans, rest)), "", num_calls)
+            if self._num_runs == 1:
                 for _ in range(NUM_SETTLING_STEPS):
                     calls_before = self.num_calls
                     # Identical but for the caches, which hold this step's keys already.
-                    results = compiled(weights, results[0], batch, plans, *rest)
+                    results = compiled(weights, caches and results[0], batch, plans, *rest)
                 self.is_eager = self.num_calls > calls_before
             return results
 
-        return step
+        return run
 
     def _note(self, shapes: str, plans: str, num_calls: int) -> None:
-        self.num_steps += 1
+        self._num_runs += 1
+        self.watch.num_steps += 1
         num_earlier = self._seen[shapes]
         self._seen[shapes] += 1
         earlier_plans = self._plans.setdefault(shapes, plans)
         if num_calls and num_earlier >= NUM_SETTLING_STEPS and not self.is_eager:
-            self.recompilations.append(Recompilation(shapes, num_earlier, plans, earlier_plans))
+            again = Recompilation(shapes, num_earlier, plans, earlier_plans)
+            self.watch.recompilations.append(again)
 
 
 class _Watched:
@@ -87,21 +114,11 @@ class _Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
-    @property
-    def caps(self) -> Capabilities:
-        """The backend's, but for the parts of a step: whole ones are watched."""
-        caps: Capabilities = self._backend.caps
-        return dataclasses.replace(caps, separate_sampling=False)
-
     def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """The backend's compiled step, watched on both sides."""
-
-        @functools.wraps(step)
-        def counted(*arguments: Any) -> Any:
-            self._watch.num_calls += 1
-            return step(*arguments)
-
-        return self._watch.watch(self._backend.compile(counted))
+        function = _Function(self._watch)
+        self._watch.functions.append(function)
+        return function.watched(self._backend.compile(function.counted(step)))
 
 
 def shapes_of(tree: Any) -> str:

@@ -13,7 +13,7 @@ from octavo_cpu.native.arguments import listed, traced
 from octavo_cpu.native.program import Program
 from octavo_cpu.native.recording import Recording
 from octavo_cpu.native.results import Results
-from octavo_cpu.native.rows import Untraceable
+from octavo_cpu.native.rows import NothingToRecord, Untraceable
 from octavo_cpu.native.traced import Traced
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = ["CompiledFunction"]
 _LOGGER = logging.getLogger(__name__)
 _MAX_RECORDINGS = 8
 _MAX_IN_A_ROW = 32  # a function that is recorded at every call had better run as it is
+_MAX_ERRORS = 2  # in a row while it is recorded; a single one may be memory that was short
 
 Arrays = list[NDArray[Any]]
 
@@ -77,6 +78,7 @@ class CompiledFunction:
         self._function = function
         self._recorded: list[_Recorded] = []  # the last used first
         self._num_in_a_row = 0
+        self._num_errors = 0
         self.is_eager = False
         """Whether the function runs as it is, for good."""
 
@@ -92,12 +94,17 @@ class CompiledFunction:
             return recorded.run(arrays)
         try:
             recorded = self._record(arguments, key)
+        except NothingToRecord as reason:
+            self._give_up(str(reason), logging.DEBUG)
+            return self._function(*arguments)
         except Untraceable as reason:
             self._give_up(str(reason))
             return self._function(*arguments)
         except Exception as error:  # noqa: BLE001 - whatever model code does to what is no array
             result = self._function(*arguments)  # raises it again if it is the function's own
-            self._give_up(f"recording it raised {type(error).__name__}: {error}")
+            self._num_errors += 1
+            if self._num_errors == _MAX_ERRORS:
+                self._give_up(f"recording it raised {type(error).__name__}: {error}")
             return result
         self._keep(recorded)
         return recorded.run(arrays)
@@ -116,17 +123,18 @@ class CompiledFunction:
         return None
 
     def _keep(self, recorded: _Recorded) -> None:
+        self._num_errors = 0
         self._recorded.insert(0, recorded)
         del self._recorded[_MAX_RECORDINGS:]
         self._num_in_a_row += 1
         if self._num_in_a_row > _MAX_IN_A_ROW:
             self._give_up("every call of it differs in more than its numbers of rows")
 
-    def _give_up(self, reason: str) -> None:
+    def _give_up(self, reason: str, level: int = logging.WARNING) -> None:
         self.is_eager = True
         self._recorded.clear()
         name = getattr(self._function, "__qualname__", repr(self._function))
-        _LOGGER.warning("%s is computed op by op, not recorded: %s.", name, reason)
+        _LOGGER.log(level, "%s is computed op by op, not recorded: %s.", name, reason)
 
     def _record(self, arguments: tuple[Any, ...], key: Hashable) -> _Recorded:
         """Call the function with symbolic arrays. Raises Untraceable, or what it raises."""
@@ -145,7 +153,7 @@ class CompiledFunction:
         returned = self._function(weights, caches, *traced(tuple(others), symbolic))
         results = Results(recording, returned)
         if not recording.code:
-            raise Untraceable("it calls no op")
+            raise NothingToRecord("it calls no op")
         used = {buffer.rows for buffer in recording.buffers} | set(recording.open_sizes)
         used |= set(recording.bound)
         lengths = {name: index for name, index in lengths.items() if name in used}

@@ -46,12 +46,14 @@ class NativeOps(PortableOps):
         self._context = context
         self._eager = Eager(context)
 
-    def _recorder(self, x: Array) -> Recorder:
-        if not isinstance(x, Traced):
-            return self._eager
-        if type(self) is not NativeOps:
-            raise Untraceable("some of its ops are not the backend's own")
-        return x.recording
+    def _recorder(self, *operands: Array) -> Recorder:
+        """Of the first operand that a step computes or brings, or the eager one."""
+        for operand in operands:
+            if isinstance(operand, Traced):
+                if type(self) is not NativeOps:
+                    raise Untraceable("some of its ops are not the backend's own")
+                return operand.recording
+        return self._eager
 
     def embed(self, token_ids: Array, table: Array) -> Array:
         """Rows of the embedding table."""
@@ -188,7 +190,7 @@ class NativeOps(PortableOps):
 
     def write_kv(self, cache: NativeCache, k: Array, v: Array, plan: NativePlan) -> NativeCache:
         """Store K and V of this step's tokens at the plan's slots, in place."""
-        recorder, opcode = self._recorder(k), Opcode.WRITE_KV
+        recorder, opcode = self._recorder(k, plan.buffer), Opcode.WRITE_KV
         check_rows(opcode, k=k.shape[0], v=v.shape[0])
         for name, x in (("k", k), ("v", v)):
             check_shape(opcode, f"{name} of", x.shape[1:], (cache.kv_heads, cache.head_dim))
@@ -215,7 +217,7 @@ class NativeOps(PortableOps):
         sinks: Array | None = None,
     ) -> Array:
         """Attention of each token over its sequence's cached keys."""
-        recorder, opcode = self._recorder(q), Opcode.ATTENTION
+        recorder, opcode = self._recorder(q, plan.buffer), Opcode.ATTENTION
         check_shape(opcode, "heads of", q.shape[2], cache.head_dim)
         if q.shape[1] % cache.kv_heads:
             raise BackendError(

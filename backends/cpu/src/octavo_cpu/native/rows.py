@@ -6,11 +6,15 @@ import operator
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeAlias
 
-__all__ = ["Rows", "Size", "Untraceable", "number_of"]
+__all__ = ["NothingToRecord", "Rows", "Size", "Untraceable", "number_of"]
 
 
 class Untraceable(Exception):  # noqa: N818
     """Something that instructions cannot say; the function is then run as it is."""
+
+
+class NothingToRecord(Untraceable):
+    """No op was given what changes from step to step, so nobody waits for instructions."""
 
 
 class Rows:

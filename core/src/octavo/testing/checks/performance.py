@@ -195,6 +195,7 @@ def _sample(bench: _Bench) -> Work:
         bench.sampling(rows),
         4 * rows * _VOCAB,
         0,
+        is_sampling=True,
     )
 
 

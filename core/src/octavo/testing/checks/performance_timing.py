@@ -42,6 +42,7 @@ class Work:
     num_bytes: int  # read and written at least
     num_operations: int  # multiplications and additions
     needs_cache: bool = False
+    is_sampling: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ def measure(subject: Subject, work: Work) -> Mapping[str, float]:
 
 def _seconds(subject: Subject, work: Work) -> float:
     """Through ``compile``, as a step: a backend that compiles would else be timed op by op."""
+    if work.is_sampling and subject.caps.separate_sampling:
+        return _sampling_seconds(subject, work)
     backend, ops = subject.backend, subject.ops
 
     def step(
@@ -94,6 +97,19 @@ def _seconds(subject: Subject, work: Work) -> float:
         return first
 
     return _fastest(subject, run)
+
+
+def _sampling_seconds(subject: Subject, work: Work) -> float:
+    """As the part of a step that it is."""
+    ops = subject.ops
+
+    def sample(
+        _weights: tuple[()], _caches: tuple[()], sampling: SamplingBatch, *arrays: Array
+    ) -> Any:
+        return work.call(ops, arrays, (), (), sampling)[1]
+
+    compiled = subject.backend.compile(sample)
+    return _fastest(subject, lambda: _first_array(compiled((), (), work.sampling, *work.weights)))
 
 
 def _fastest(subject: Subject, run: Callable[[], Array]) -> float:

@@ -34,7 +34,7 @@ def faulty_library(repo_root: Path, tmp_path_factory: pytest.TempPathFactory) ->
         pytest.skip("there is no C++ compiler")
     kernels = repo_root / "backends/cpu/kernels"
     path = tmp_path_factory.mktemp("faulty") / "libfaulty.so"
-    names = ("library.cpp", "memory.cpp", "pool.cpp", "check/faulty/variant.cpp")
+    names = ("library.cpp", "memory.cpp", "nodes.cpp", "pool.cpp", "check/faulty/variant.cpp")
     sources = [kernels / name for name in names]
     flags = ["-std=c++17", "-shared", "-fPIC", "-pthread", "-Wall", "-Werror", f"-I{kernels}"]
     built = subprocess.run(

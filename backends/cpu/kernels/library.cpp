@@ -63,7 +63,7 @@ const Variant* find_variant(const char* name) {
 #endif
 
 // Counts the changes of abi.h and of this file, so that a stale library is refused.
-OCTAVO_API int octavo_abi_version() { return 3; }
+OCTAVO_API int octavo_abi_version() { return 4; }
 
 // The names of the variants this processor can run, best first, separated by spaces.
 OCTAVO_API int octavo_variants(char* text, int capacity) {
@@ -79,6 +79,12 @@ OCTAVO_API int octavo_variants(char* text, int capacity) {
   if (length > 0) text[--length] = '\0';
   return length;
 }
+
+// Spread weights, and what octavo_spread is told, over these nodes of the memory: 1, or 0 where that is not
+// possible. For the whole process.
+OCTAVO_API int octavo_spread_over(const int32_t* nodes, int num_nodes) { return spread_over(nodes, num_nodes); }
+// Memory that nobody has touched yet.
+OCTAVO_API void octavo_spread(void* memory, int64_t bytes) { spread(memory, static_cast<size_t>(bytes)); }
 
 // `variant` "" means the best; nullptr comes back for one that is not there, and where the system
 // gives no more threads.

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["num_usable_cores"]
+__all__ = ["num_usable_cores", "parse_list", "read_text", "usable_processors"]
 
 
 def num_usable_cores(root: Path = Path("/"), affinity: frozenset[int] | None = None) -> int:
@@ -15,12 +15,13 @@ def num_usable_cores(root: Path = Path("/"), affinity: frozenset[int] | None = N
 
     ``root`` is ``/`` and ``affinity`` the process's own, save in tests.
     """
-    processors = _affinity() if affinity is None else affinity
+    processors = usable_processors() if affinity is None else affinity
     cores = {_siblings(root, processor) & processors for processor in processors}
     return max(1, min(len(cores), *(math.ceil(quota) for quota in _quotas(root)), len(processors)))
 
 
-def _affinity() -> frozenset[int]:
+def usable_processors() -> frozenset[int]:
+    """Those that the system lets this process run on."""
     if hasattr(os, "sched_getaffinity"):
         return frozenset(os.sched_getaffinity(0))
     return frozenset(range(os.cpu_count() or 1))
@@ -33,13 +34,13 @@ def _siblings(root: Path, processor: int) -> frozenset[int]:
         listed = (topology / "thread_siblings_list").read_text()
     except OSError:
         return frozenset({processor})
-    return _parse_list(listed) | {processor}
+    return parse_list(listed) | {processor}
 
 
-def _parse_list(text: str) -> frozenset[int]:
-    """``0-3,8`` in the kernel's way of writing."""
+def parse_list(text: str) -> frozenset[int]:
+    """``0-3,8`` in the kernel's way of writing; nothing at all is the empty set."""
     numbers: set[int] = set()
-    for part in text.strip().split(","):
+    for part in filter(None, text.strip().split(",")):
         first, _, last = part.partition("-")
         numbers.update(range(int(first), int(last or first) + 1))
     return frozenset(numbers)
@@ -69,11 +70,11 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _quota_v2(folder: Path) -> float | None:
-    return _ratio(*(_read(folder / "cpu.max").split() or ["max", "1"]))
+    return _ratio(*(read_text(folder / "cpu.max").split() or ["max", "1"]))
 
 
 def _quota_v1(folder: Path) -> float | None:
-    return _ratio(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us"))
+    return _ratio(read_text(folder / "cpu.cfs_quota_us"), read_text(folder / "cpu.cfs_period_us"))
 
 
 def _ratio(quota_us: str, period_us: str) -> float | None:
@@ -82,7 +83,8 @@ def _ratio(quota_us: str, period_us: str) -> float | None:
     return int(quota_us) / int(period_us) if is_limit else None
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """What is in a file of the kernel's, without white space around; "" if there is none."""
     try:
         return path.read_text().strip()
     except OSError:

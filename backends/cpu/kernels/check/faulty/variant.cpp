@@ -1,5 +1,5 @@
-// An instruction set whose only kernel fails as it is told: with library.cpp, pool.cpp and memory.cpp a
-// library for the tests of faults (tests/native/test_kernel_faults.py).
+// An instruction set whose only kernel fails as it is told: with library.cpp, pool.cpp and memory
+// (memory.cpp, nodes.cpp) a library for the tests of faults (tests/native/test_kernel_faults.py).
 //
 //   operands: out u8[chunks]    sizes: chunks, fault (0 none, 1 bad_alloc, 2 runtime_error, 3 an int),
 //                                      thread (0 the caller's, 1 a worker's, 2 every one)

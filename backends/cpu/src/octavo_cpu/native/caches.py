@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo_cpu.native.instruction import Element
+from octavo_cpu.native.library import spread
 
 if TYPE_CHECKING:
     from octavo.api import KVSpec
@@ -90,6 +91,7 @@ def make_cache(spec: KVSpec, num_blocks: int, block_size: int) -> NativeCache:
 def _zeros(num_blocks: int, block_elements: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     num_bytes = num_blocks * block_elements * dtype.itemsize
     memory = np.zeros(num_bytes + _ALIGNMENT_BYTES + _SLACK_BYTES, np.uint8)
+    spread(memory)
     start = -memory.ctypes.data % _ALIGNMENT_BYTES
     return memory[start : start + num_bytes].view(dtype).reshape(num_blocks, block_elements)
 

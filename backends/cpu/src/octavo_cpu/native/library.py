@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -15,8 +16,19 @@ from numpy.typing import NDArray
 from octavo.api import BackendError, DeviceError
 from octavo_cpu.native.instruction import Opcode, Scheme
 from octavo_cpu.native.library_file import open_library, variants
+from octavo_cpu.nodes import usable_nodes
 
-__all__ = ["Context", "OpcodeTotal", "PackedLinear", "load_library", "variants"]
+__all__ = [
+    "Context",
+    "OpcodeTotal",
+    "PackedLinear",
+    "load_library",
+    "spread",
+    "spread_over",
+    "variants",
+]
+
+_LOGGER = logging.getLogger(__name__)
 
 _CLOSED = "The threads of backend 'native' were ended by close()."
 
@@ -53,7 +65,26 @@ def load_library() -> Any:
     library.octavo_linear_bytes.restype = number
     library.octavo_linear_free.argtypes = [pointer]
     library.octavo_linear_free.restype = None
+    library.octavo_spread_over.argtypes = [pointer, ctypes.c_int]
+    library.octavo_spread.argtypes = [pointer, number]
+    library.octavo_spread.restype = None
+    nodes = usable_nodes()
+    if len(nodes) > 1 and spread_over(library, nodes):
+        _LOGGER.info("weights and caches are spread over the memory of nodes %s", nodes)
     return library
+
+
+def spread_over(library: Any, nodes: Sequence[int]) -> bool:
+    """Spread large memory over these nodes from here on, in the whole process; False: it cannot be.
+
+    Over none: it lies where it is first written.
+    """
+    return bool(library.octavo_spread_over((ctypes.c_int32 * len(nodes))(*nodes), len(nodes)))
+
+
+def spread(memory: NDArray[Any]) -> None:
+    """Have an array that nobody has touched yet spread as weights are."""
+    load_library().octavo_spread(memory.ctypes.data, memory.nbytes)
 
 
 class Context:

@@ -13,7 +13,7 @@ from octavo.api import DeviceError
 
 __all__ = ["ABI_VERSION", "library_path", "open_library", "variants"]
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 """Of kernels/library.cpp and kernels/abi.h."""
 
 _VARIABLE = "OCTAVO_CPU_KERNELS"

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from octavo import LLM, SamplingParams
+from octavo.testing.tolerances import logprob_tolerance
+from octavo_cpu.native.probe import probe
 
 NUM_TOKENS = 64
+NUM_LIKELY = 20
 PROMPTS = [
     "The capital of France is",
     "Once upon a time, in a village by the sea,",
@@ -36,6 +42,23 @@ ENGINES = {
 }
 
 
+NATIVE_ENGINES = ("chunks of 11 tokens", "preempted, swapped")
+needs_kernels = pytest.mark.skipif(not probe().devices, reason=f"native: {probe().reason}")
+CASES = [
+    *(("numpy", name) for name in ENGINES),
+    *(pytest.param("native", name, marks=needs_kernels) for name in NATIVE_ENGINES),
+]
+
+
+@dataclass
+class Answer:
+    """What transformers says to one prompt."""
+
+    prompt_token_ids: list[int]
+    token_ids: list[int]
+    first_logprobs: np.ndarray  # f64[vocab], of the first token
+
+
 @pytest.fixture(scope="module")
 def reference(smollm2_path):
     """64 greedy tokens after each prompt, by transformers on the dequantised float32 weights."""
@@ -51,23 +74,44 @@ def reference(smollm2_path):
             attention_mask=torch.ones_like(ids),
             max_new_tokens=NUM_TOKENS,
             do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
         )
-        answers.append((ids[0].tolist(), output[0, ids.shape[1] :].tolist()))
+        token_ids = output.sequences[0, ids.shape[1] :].tolist()
+        logprobs = torch.log_softmax(output.logits[0][0].double(), -1).numpy()
+        answers.append(Answer(ids[0].tolist(), token_ids, logprobs))
     return answers
 
 
-@pytest.mark.parametrize("options", ENGINES.values(), ids=ENGINES.keys())
-def test_greedy_tokens_equal_transformers(smollm2_path, reference, options):
-    llm = LLM(str(smollm2_path), device="cpu", backend="numpy", quiet=True, **options)
+@pytest.mark.parametrize(("backend", "engine"), CASES)
+def test_greedy_tokens_equal_transformers(smollm2_path, reference, backend, engine):
+    options = {"backend": backend, "dtype": "float32", **ENGINES[engine]}
+    llm = LLM(str(smollm2_path), device="cpu", quiet=True, **options)
     params = SamplingParams(temperature=0, max_tokens=NUM_TOKENS, ignore_eos=True)
     for _ in range(2):  # the second time with whatever the prefix cache kept
         outputs = llm.generate(PROMPTS, params)
-        assert [(o.prompt_token_ids, o.outputs[0].token_ids) for o in outputs] == reference
+        for output, answer in zip(outputs, reference, strict=True):
+            assert output.prompt_token_ids == answer.prompt_token_ids
+            assert output.outputs[0].token_ids == answer.token_ids
     llm.loaded.engine.scheduler.check_integrity()
     preempted = sum(o.metrics.num_preemptions for o in outputs)
     assert (preempted > 0) == ("preemption_mode" in options)
     hits = sum(o.num_cached_tokens for o in outputs)
     assert (hits > 0) == options.get("enable_prefix_caching", True)
+    llm.close()
+
+
+@needs_kernels
+def test_bfloat16_finds_the_likely_tokens_about_as_likely(smollm2_path, reference):
+    """Of texts there is no such claim: two tokens about as likely change places, and all after."""
+    options = {"backend": "native", "dtype": "bfloat16", "max_logprobs": NUM_LIKELY}
+    llm = LLM(str(smollm2_path), device="cpu", quiet=True, **options)
+    params = SamplingParams(temperature=0, max_tokens=1, logprobs=NUM_LIKELY)
+    for output, answer in zip(llm.generate(PROMPTS, params), reference, strict=True):
+        (entry,) = output.outputs[0].logprobs
+        errors = [each.logprob - answer.first_logprobs[token] for token, each in entry.items()]
+        assert np.sqrt(np.mean(np.square(errors))) < logprob_tolerance("bfloat16")
+    llm.close()
 
 
 def test_the_capital_of_france(smollm2_path):

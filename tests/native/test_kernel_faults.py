@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.native.special_library import build_library, contexts_use
 
 from octavo.api import BackendError
 from octavo_cpu.native.instruction import INSTRUCTION
-from octavo_cpu.native.library import Context, load_library
-from octavo_cpu.native.library_file import open_library
+from octavo_cpu.native.library import Context
 
 CALLER, WORKER, EVERY = 0, 1, 2
 FAULTS = {
@@ -25,34 +22,11 @@ FAULTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def faulty_library(repo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library with a single kernel, which fails as it is told."""
-    compilers = (os.environ.get("CXX", "c++"), "g++", "clang++")
-    compiler = next(filter(None, map(shutil.which, compilers)), None)
-    if compiler is None:
-        pytest.skip("there is no C++ compiler")
+@pytest.fixture(scope="module", autouse=True)
+def _faulty_library(repo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     kernels = repo_root / "backends/cpu/kernels"
-    path = tmp_path_factory.mktemp("faulty") / "libfaulty.so"
-    names = ("library.cpp", "memory.cpp", "nodes.cpp", "pool.cpp", "check/faulty/variant.cpp")
-    sources = [kernels / name for name in names]
-    flags = ["-std=c++17", "-shared", "-fPIC", "-pthread", "-Wall", "-Werror", f"-I{kernels}"]
-    built = subprocess.run(
-        [compiler, *flags, *sources, "-o", path], capture_output=True, text=True, check=False
-    )
-    assert built.returncode == 0, built.stderr
-    return path
-
-
-@pytest.fixture
-def faulty(faulty_library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Contexts open that library during a test."""
-    monkeypatch.setenv("OCTAVO_CPU_KERNELS", str(faulty_library))
-    for loaded in (open_library, load_library):
-        loaded.cache_clear()
-    yield
-    for loaded in (open_library, load_library):
-        loaded.cache_clear()
+    with contexts_use(build_library(kernels, "faulty", tmp_path_factory.mktemp("faulty"))):
+        yield
 
 
 class Program:
@@ -67,7 +41,6 @@ class Program:
         self.code["sizes"][:, 1:3] = steps
 
 
-@pytest.mark.usefixtures("faulty")
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize(
     ("num_threads", "thread", "num_done"),

@@ -103,6 +103,7 @@ OCTAVO_API void octavo_context_free(void* context) { delete static_cast<Context*
 OCTAVO_API int64_t octavo_run(void* context, const Instruction* instructions, int64_t count,
                               void* const* pointers) {
   auto& device = *static_cast<Context*>(context);
+  const Pool::Step step(device.pool);
   for (int64_t i = 0; i < count; ++i) {
     const Call call{instructions[i], pointers, device.pool.num_threads()};
     try {

@@ -8,6 +8,7 @@
 
 #include "futex.h"
 #include "kernel.h"
+#include "seat.h"
 
 namespace octavo {
 
@@ -22,7 +23,7 @@ namespace octavo {
 // finds nothing and is not waited for. The caller takes chunks too, and then waits for those that
 // others are computing. Waiting spins for a few microseconds, since instructions follow each other
 // closely, and then sleeps: beside a busy neighbour a spinning thread would hold the very core that
-// the awaited one needs.
+// the awaited one needs. A thread that is awaited and has lost its core gets that of who waits (seat.h).
 class Pool {
  public:
   explicit Pool(int num_threads);
@@ -30,7 +31,19 @@ class Pool {
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
-  int num_threads() const { return static_cast<int>(scratches_.size()); }
+  int num_threads() const { return static_cast<int>(seats_.size()); }
+
+  // The calling thread's, around any number of runs.
+  class Step {
+   public:
+    explicit Step(Pool& pool);
+    ~Step();
+    Step(const Step&) = delete;
+    Step& operator=(const Step&) = delete;
+
+   private:
+    Pool& pool_;
+  };
 
   // Run all chunks and wait for them. Throws what the first chunk that failed threw.
   void run(const Kernel& kernel, const Call& call);
@@ -38,14 +51,15 @@ class Pool {
  private:
   void stop();
   void share(int64_t num_chunks);
-  void work(size_t worker);
-  bool try_chunk(Scratch& scratch);
-  bool await_job();
+  void work(Seat& seat);
+  bool try_chunk(Seat& seat);
+  bool await_job(Seat& seat);
   void await_chunks();
 
-  int spins_for_job_;
+  bool has_core_each_;
+  bool pulls_;
   int most_helpers_;  // that one job wakes
-  std::vector<Scratch> scratches_;  // the first is the caller's
+  std::vector<Seat> seats_;  // the first is the caller's
   std::vector<std::thread> workers_;
 
   // Of the current job. Written while no chunk can be taken, read by who has taken one.
@@ -61,6 +75,8 @@ class Pool {
   std::exception_ptr fault_;  // what the first chunk that failed threw
   alignas(64) Futex wake_;  // changes when sleepers have something to do
   std::atomic<int> num_sleepers_{0};
+  std::atomic<bool> in_step_{false};
+  std::atomic<bool> is_caller_watched_{false};
   std::atomic<bool> stop_{false};
 };
 

@@ -1,0 +1,55 @@
+// An instruction set whose only kernel keeps one thread from its core as it is told, like a busy neighbour: a
+// library for the tests of the pool (tests/native/test_stalled_threads.py).
+//
+//   operands: out i32[chunks, 2] = thread (0 the caller's, 1 a worker's), how many cores it may run on
+//   sizes: chunks, thread that stands still (2 none), for how many milliseconds
+#include <sched.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+#include "kernel.h"
+
+namespace octavo {
+namespace {
+
+std::thread::id caller;
+std::atomic<int64_t> num_arrived{0};
+
+int64_t num_chunks(const Call& call) {
+  caller = std::this_thread::get_id();
+  num_arrived = 0;
+  return call.size(0);
+}
+
+// Until every chunk has a thread of its own.
+void await_others(int64_t expected) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+  for (++num_arrived; num_arrived < expected && std::chrono::steady_clock::now() < deadline;)
+    std::this_thread::yield();
+}
+
+void run(const Call& call, int64_t chunk, Scratch&) {
+  await_others(call.size(0));
+  const int thread = std::this_thread::get_id() == caller ? 0 : 1;
+  if (thread == call.size(1)) std::this_thread::sleep_for(std::chrono::milliseconds(call.size(2)));
+  cpu_set_t allowed;
+  sched_getaffinity(0, sizeof allowed, &allowed);
+  auto* out = call.operand<int32_t>(0) + 2 * chunk;
+  out[0] = thread;
+  out[1] = CPU_COUNT(&allowed);
+}
+
+bool is_supported() { return true; }
+bool pack_linear(Linear&, const void*, int64_t) { return false; }
+
+const Kernel kStalled = {num_chunks, run};
+const Variant kVariant = {"stalled", is_supported, {&kStalled}, pack_linear};
+
+}  // namespace
+
+const Variant* const kVariants[] = {&kVariant};
+const int kNumVariants = 1;
+
+}  // namespace octavo

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -79,6 +80,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def repo_root() -> Path:
     """The checkout's root folder."""
     return REPO_ROOT
+
+
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """Programs the test starts heed Ctrl-C, though the tests run where it is ignored (nohup, &)."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
 
 
 @pytest.fixture(scope="session")

@@ -384,6 +384,7 @@ def test_a_device_that_a_crash_took_along_is_not_the_next_cases_failure(site):
 
 
 @needs_posix
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_ends_both_processes_and_shows_what_is_known(site):
     source = (
         "import os, time\ndef misbehave(rows):\n    if rows == 3:\n"

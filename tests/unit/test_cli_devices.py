@@ -233,6 +233,7 @@ def test_listing_imports_no_framework(site, arguments):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send to one process")
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_ends_quietly_with_130(site):
     started = site / "started"
     source = (

@@ -55,6 +55,7 @@ CLAIMS = {
     "batch_invariant": "the same bits alone and in any batch",
     "host_swap": "swaps preempted requests to host memory",
     "separate_sampling": "computes masks of grammars during the forward pass",
+    "int8_scale_bytes": "bytes of a scale in an int8 cache, for each token and head",
     "reads_weights": "computes with the weights it is given",
 }
 """The fields of octavo.api.Capabilities in plain words."""

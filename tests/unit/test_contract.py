@@ -141,6 +141,8 @@ def test_a_function_without_signature_is_refused():
         ("block_sizes", 16),
         ("max_head_dim", 0),
         ("max_head_dim", None),
+        ("int8_scale_bytes", -1),
+        ("int8_scale_bytes", True),
         ("sliding_window", 1),
         ("soft_cap", None),
         ("sinks", "yes"),

@@ -55,6 +55,9 @@ class Capabilities:
     """``compile`` takes the parts of a step as well: a function whose first two parameters are not
     weights and caches but stand where they do, and whose others are arrays and dataclasses of them.
     The masks of grammars are then computed on the host while the device runs the forward pass."""
+    int8_scale_bytes: int = 0
+    """What an int8 cache keeps beside the codes of one token and head, for its keys and as much for
+    its values: 4 for a scale in float32. Octavo plans caches with it."""
     reads_weights: bool = True
     """False for a device that computes nothing and looks at a weight's shape and dtype only: Octavo
     reads no weight then, and hands over arrays of the right shape that take no memory."""

@@ -43,7 +43,7 @@ class CachePlan:
     @property
     def bytes_per_token(self) -> int:
         """Cache bytes of one token over all groups, windows aside."""
-        return sum(group.spec.bytes_per_token * len(group.layers) for group in self.groups)
+        return sum(group.bytes_per_token for group in self.groups)
 
     @property
     def capacity_tokens(self) -> int:

@@ -30,7 +30,7 @@ def plan_for(
             f"{', '.join(map(str, sorted(caps.block_sizes)))}."
         )
     kv_dtype = choose_cache_dtype(config.kv_cache_dtype, config.dtype, caps.dtypes, caps.kv_dtypes)
-    groups = group_layers(model.kv_specs(kv_dtype))
+    groups = group_layers(model.kv_specs(kv_dtype), caps.int8_scale_bytes)
     limits = CacheLimits(
         block_size=block_size,
         max_model_len=min(

@@ -157,6 +157,7 @@ def _caps_checks(caps: Capabilities) -> list[tuple[str, bool, str]]:
         ("kv_dtypes", _are_kv_dtypes(caps.kv_dtypes), f"at least one of {known_kv_dtypes}"),
         ("block_sizes", _are_positive(caps.block_sizes), "at least one positive integer"),
         ("max_head_dim", _are_positive((caps.max_head_dim,)), "a positive integer"),
+        ("int8_scale_bytes", _is_size(caps.int8_scale_bytes), "a number of bytes"),
     ]
 
 
@@ -166,6 +167,10 @@ def _is_tuple_of(value: Any, item_type: type) -> bool:
 
 def _are_positive(value: Any) -> bool:
     return bool(value) and _is_tuple_of(value, int) and all(item > 0 for item in value)
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 def _is_ascending(value: Any) -> bool:

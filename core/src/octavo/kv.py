@@ -44,15 +44,25 @@ class KVGroup:
 
     spec: KVSpec
     layers: tuple[int, ...]
+    scale_bytes: int = 0  # beside one token's keys, and beside its values, for each head
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of one token over all layers of the group."""
+        beside = 2 * self.spec.num_kv_heads * self.scale_bytes
+        return (self.spec.bytes_per_token + beside) * len(self.layers)
 
     def bytes_per_block(self, block_size: int) -> int:
         """Bytes of one block over all layers of the group."""
-        return self.spec.bytes_per_token * block_size * len(self.layers)
+        return self.bytes_per_token * block_size
 
 
-def group_layers(specs: Sequence[KVSpec]) -> tuple[KVGroup, ...]:
-    """Group layers by equal spec, in order of first appearance."""
+def group_layers(specs: Sequence[KVSpec], int8_scale_bytes: int = 0) -> tuple[KVGroup, ...]:
+    """Group layers by equal spec, in order of first appearance; ``caps`` has the size of scales."""
     layers_by_spec: dict[KVSpec, list[int]] = {}
     for layer, spec in enumerate(specs):
         layers_by_spec.setdefault(spec, []).append(layer)
-    return tuple(KVGroup(spec, tuple(layers)) for spec, layers in layers_by_spec.items())
+    return tuple(
+        KVGroup(spec, tuple(layers), int8_scale_bytes if spec.dtype == "int8" else 0)
+        for spec, layers in layers_by_spec.items()
+    )

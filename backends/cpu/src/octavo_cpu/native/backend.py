@@ -14,6 +14,7 @@ from octavo_cpu.cores import num_usable_cores
 from octavo_cpu.native.caches import (
     BLOCK_SIZES,
     KV_ELEMENTS,
+    SCALE_BYTES,
     NativeCache,
     copy_blocks,
     make_cache,
@@ -49,6 +50,7 @@ class NativeBackend:
         batch_invariant=True,
         host_swap=True,
         separate_sampling=True,
+        int8_scale_bytes=SCALE_BYTES,
     )
 
     def __init__(self, index: int, options: Mapping[str, Any]) -> None:

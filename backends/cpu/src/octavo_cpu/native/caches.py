@@ -27,7 +27,7 @@ from octavo_cpu.native.library import spread
 if TYPE_CHECKING:
     from octavo.api import KVSpec
 
-__all__ = ["BLOCK_SIZES", "KV_ELEMENTS", "NativeCache", "copy_blocks", "make_cache"]
+__all__ = ["BLOCK_SIZES", "KV_ELEMENTS", "SCALE_BYTES", "NativeCache", "copy_blocks", "make_cache"]
 
 BLOCK_SIZES = (16, 32, 64, 128)
 
@@ -38,6 +38,9 @@ KV_ELEMENTS = {
     "int8": Element.I8,
 }
 """The dtypes a cache may have."""
+
+SCALE_BYTES = 4
+"""Of the float32 beside an int8 cache's keys of one token and head, and beside its values."""
 
 _DTYPES = {
     Element.BF16: np.dtype(ml_dtypes.bfloat16),

@@ -80,6 +80,14 @@ def test_bench_and_plan_write_json(model):
     assert plan["cache_bytes_per_token"] == 30 * 2 * 3 * 64 * 4
 
 
+def test_plan_tells_of_each_device_once_with_the_options_given(model):
+    plans = json.loads(octavo("plan", model, "--threads", "1", "--json").stdout)
+    devices = [plan["device"] for plan in plans]
+    assert len(set(devices)) == len(devices)
+    refused = octavo("plan", model, "--threads", "0", check=False)
+    assert "threads=0 must be a whole number" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -106,15 +106,18 @@ def fit_reports(config: EngineConfig) -> list[FitReport]:
 
 
 def _resolutions(config: EngineConfig, policy: Any, plugins: Any) -> list[Resolution]:
-    """The device asked for, or with auto every device that is here, best first."""
+    """The device asked for, or with auto every device that is here, best first, each once."""
     from octavo.device_search import DeviceSearch
     from octavo.devices import Resolution, resolve
 
     if config.device != "auto":
         return [resolve(config.device, config.backend, policy, plugins)]
     search = DeviceSearch(policy, plugins, config.backend)
-    found = [Resolution(spec, device, "present") for spec, device in search.automatic_devices()]
-    return found or [resolve("auto", config.backend, policy, plugins)]
+    found: dict[tuple[str, int], Resolution] = {}
+    for spec, device in search.automatic_devices():
+        # The first that serves a device is the one that auto would take for it.
+        found.setdefault((device.kind, device.index), Resolution(spec, device, "present"))
+    return list(found.values()) or [resolve("auto", config.backend, policy, plugins)]
 
 
 def _report(

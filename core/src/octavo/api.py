@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         SampleResult,
         SamplingBatch,
     )
+    from octavo.ops.sampling_portable import adjusted_logits
     from octavo.ops.storage import PortableCache, PortableLinear
     from octavo.parsing import (
         ArgumentShape,
@@ -117,6 +118,7 @@ __all__ = [
     "ToolDefinition",
     "ToolGrammar",
     "UsageError",
+    "adjusted_logits",
     "each_step_tree",
     "hookimpl",
     "host_memory",
@@ -149,6 +151,7 @@ _LAZY_NAMES = {
         "SampleResult",
         "SamplingBatch",
     ),
+    "octavo.ops.sampling_portable": ("adjusted_logits",),
     "octavo.ops.storage": ("PortableCache", "PortableLinear"),
     "octavo.parsing": (
         "ArgumentShape",

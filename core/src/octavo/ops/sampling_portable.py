@@ -74,17 +74,19 @@ def check_vocab_size(vocab_size: int) -> None:
 def adjusted_logits(
     xp: Namespace, logits: Float[Array, "rows vocab"], sampling: Batch
 ) -> Float[Array, "rows vocab"]:
-    """Logits after mask, bias and penalties; the argument is left as it is."""
+    """float32 logits after mask, bias and penalties; the argument is left as it is."""
+    adjusted = logits
     if sampling.mask is not None:
-        logits = xp.where(sampling.mask, logits, -float("inf"))
+        adjusted = xp.where(sampling.mask, logits, -float("inf"))
     if sampling.bias_ids.shape[0]:
         place = (sampling.bias_rows, sampling.bias_ids)
-        logits = set_at(xp, logits, place, logits[place] + sampling.bias_values, copy=True)
+        biased = adjusted[place] + sampling.bias_values
+        adjusted = set_at(xp, adjusted, place, biased, copy=adjusted is logits)
     if sampling.seen_ids.shape[0]:
         place = (sampling.seen_rows, sampling.seen_ids)
-        penalised = _penalised(xp, logits[place], sampling)
-        logits = set_at(xp, logits, place, penalised, copy=True)
-    return logits
+        penalised = _penalised(xp, adjusted[place], sampling)
+        adjusted = set_at(xp, adjusted, place, penalised, copy=adjusted is logits)
+    return adjusted
 
 
 def _penalised(

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.api import PortableOps, SampleResult, SamplingBatch
+from octavo.api import PortableOps, SampleResult, SamplingBatch, adjusted_logits
 from octavo_cpu.native.eager import address_of
 from octavo_cpu.native.encoding import element_of, encode
 from octavo_cpu.native.instruction import Opcode
@@ -20,8 +20,6 @@ __all__ = ["sample", "token_logprobs", "widen"]
 
 Logits = NDArray[Any]  # [rows, vocab] in float32, bfloat16 or float16
 Logits32 = NDArray[np.float32]
-
-_PENALTY_GRID = np.float32(2**20)
 
 
 def sample(context: Context, logits: Logits, sampling: SamplingBatch) -> SampleResult:
@@ -93,28 +91,8 @@ def _settings(sampling: SamplingBatch) -> list[NDArray[Any]]:
     ]
 
 
-def _adjusted(logits: Logits, sampling: Any) -> Logits32:
+def _adjusted(logits: Logits, sampling: SamplingBatch) -> Logits32:
     """Logits after mask, bias and penalties, in memory of their own."""
     with np.errstate(over="ignore", invalid="ignore"):  # such rows are not valid
-        if sampling.mask is None:
-            adjusted = np.array(widen(logits))
-        else:
-            adjusted = np.where(sampling.mask, widen(logits), np.float32(-np.inf))
-        if len(sampling.bias_ids):
-            adjusted[sampling.bias_rows, sampling.bias_ids] += sampling.bias_values
-        if len(sampling.seen_ids):
-            place = (sampling.seen_rows, sampling.seen_ids)
-            adjusted[place] = _penalised(adjusted[place], sampling)
+        adjusted: Logits32 = adjusted_logits(xp, widen(logits), sampling)
     return adjusted
-
-
-def _penalised(values: Logits32, sampling: Any) -> Logits32:
-    """Logits of seen tokens; the very operations of octavo.ops.sampling_portable, which round."""
-    rows = sampling.seen_rows
-    counts = np.asarray(sampling.seen_counts, np.float32)
-    repetition = sampling.repetition_penalty[rows]
-    values = np.where(values > 0, values / repetition, values * repetition)
-    by_count = np.round(sampling.frequency_penalty[rows] * counts * _PENALTY_GRID) / _PENALTY_GRID
-    present: Logits32 = np.where(counts > 0, sampling.presence_penalty[rows], np.float32(0))
-    penalised: Logits32 = values - by_count - present
-    return penalised

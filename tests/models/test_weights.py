@@ -213,6 +213,61 @@ def test_packed_weights_are_passed_on_and_stacked():
 
 
 @pytest.mark.parametrize(
+    ("schemes", "expected"),
+    [
+        (["gguf:Q4_1"] * 3, ["gguf:Q4_1"]),
+        (["gguf:Q4_1", "gguf:Q4_1", "gguf:Q8_0"], ["gguf:Q4_1", "gguf:Q4_1", "gguf:Q8_0"]),
+        (["gguf:Q4_1", "gguf:Q5_K", None], ["gguf:Q4_1", "unpacked", "unpacked"]),
+        (["gguf:Q5_K", "gguf:Q5_K", None], ["unpacked"]),
+    ],
+    ids=["alike", "two schemes", "one that the backend takes", "none that it takes"],
+)
+def test_unlike_packings_stand_side_by_side(schemes, expected):
+    loader, names = packed_loader(schemes)
+    weights = loader.linears(*names, in_features=32, out_features=[4] * 3)
+    kinds = [each.scheme if isinstance(each, QuantizedTensor) else each[0] for each in weights]
+    assert kinds == expected
+    assert loader.unused() == []
+
+
+def test_values_get_int8_beside_int4():
+    names = [f"model.layers.0.self_attn.{part}_proj" for part in "qkv"]
+    source = DictSource({f"{name}.weight": random(4, 32) for name in names})
+    schemes_taken = ("gguf:Q8_0", "gguf:Q4_1")
+    for quantization, expected in {
+        "int8": ["gguf:Q8_0"],
+        "int4": ["gguf:Q4_1", "gguf:Q4_1", "gguf:Q8_0"],
+    }.items():
+        loader = CheckpointWeightLoader(
+            source,
+            PackedBackend(quantization=schemes_taken),
+            "bfloat16",
+            packing=Packing(schemes_taken, quantization),
+        )
+        weights = loader.linears(*names, in_features=32, out_features=[4] * 3)
+        assert [weight.scheme for weight in weights] == expected
+
+
+def test_int4_is_told_what_counts():
+    """By the first name of what is stacked; an importance turned round changes the codes."""
+    source = DictSource({f"{name}.weight": random(4, 32) for name in "ab"})
+    packing = Packing(("gguf:Q4_1", "gguf:Q8_0"), "int4")
+
+    def packed(importance):
+        backend = PackedBackend(quantization=packing.schemes)
+        loader = CheckpointWeightLoader(
+            source, backend, "float32", packing=packing, importance=importance
+        )
+        return loader.linear("a", "b", in_features=32, out_features=[4, 4]).data
+
+    rising = np.arange(1, 33, dtype=np.float32) ** 4
+    blind = packed({"other.weight": rising})
+    np.testing.assert_array_equal(blind, packed({}))
+    assert not np.array_equal(packed({"a.weight": rising}), blind)
+    assert not np.array_equal(packed({"a.weight": rising}), packed({"a.weight": rising[::-1]}))
+
+
+@pytest.mark.parametrize(
     ("schemes", "quantization"),
     [
         (["gguf:Q4_1"], ("gguf:Q8_0",)),

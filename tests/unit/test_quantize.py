@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from gguf import GGMLQuantizationType, dequantize
 
 from octavo.config import EngineConfig
 from octavo.errors import UsageError
@@ -23,12 +24,13 @@ def decoded(tensor):
     return weights.reshape(tensor.shape)
 
 
-def nearest_grid_error(weight, levels):
+def nearest_grid_error(weight, levels, importance=1.0):
     """Squared error of each block on the plain grid from its least to its largest weight."""
     blocks = weight.reshape(-1, 32).astype(np.float64)
     lowest, highest = blocks.min(1, keepdims=True), blocks.max(1, keepdims=True)
     step = (highest - lowest) / (levels - 1)
-    return np.square(np.rint((blocks - lowest) / step) * step + lowest - blocks).sum(1)
+    error = np.square(np.rint((blocks - lowest) / step) * step + lowest - blocks)
+    return (error.reshape(weight.shape) * importance).reshape(-1, 32).sum(1)
 
 
 def test_int8_is_within_half_a_step():
@@ -57,6 +59,33 @@ def test_blocks_without_spread_or_with_an_outlier_stay_finite(scheme, row):
     np.testing.assert_allclose(result, weight, atol=max(1e-6, np.abs(row).max() * 2e-3))
 
 
+def weighted_error(weight, importance, packed):
+    """The squared error of each block, unpacked by the gguf package, times what it counts."""
+    error = dequantize(packed.data, GGMLQuantizationType.Q4_1).astype(np.float64) - weight
+    return (np.square(error) * importance).reshape(-1, 32).sum(1)
+
+
+@pytest.mark.parametrize("outlier", [1, 30, 1e6])
+def test_int4_looks_at_what_counts(outlier):
+    rng = np.random.default_rng(3)
+    weight = rng.standard_normal((700, 128)).astype(np.float32)
+    importance = rng.exponential(1, 128)
+    importance[[5, 40]] *= outlier
+    error = weighted_error(weight, importance, quantize(weight, "gguf:Q4_1", importance))
+    blind = weighted_error(weight, importance, quantize(weight, "gguf:Q4_1"))
+    plain = nearest_grid_error(weight, 16, importance)
+    assert error.sum() < 0.75 * plain.sum()
+    assert error.sum() < 0.9 * blind.sum()
+    assert np.mean(error <= plain) > 0.97
+
+
+@pytest.mark.parametrize("importance", [np.zeros(64), np.full(64, np.nan), np.full(64, np.inf)])
+def test_an_importance_that_says_nothing_is_not_listened_to(importance):
+    weight = np.random.default_rng(4).standard_normal((8, 64)).astype(np.float32)
+    quantized = quantize(weight, "gguf:Q4_1", importance.astype(np.float32))
+    np.testing.assert_array_equal(quantized.data, quantize(weight, "gguf:Q4_1").data)
+
+
 def test_a_grid_is_found_again():
     """Weights that lie on a grid of four bits come back as they were."""
     rng = np.random.default_rng(2)
@@ -68,11 +97,11 @@ def test_a_grid_is_found_again():
 
 def test_who_gets_which_packing():
     packing = Packing(BOTH, "int4")
-    assert packing.made(64, is_head=False) == "gguf:Q4_1"
-    assert packing.made(64, is_head=True) == "gguf:Q8_0"
-    assert packing.made(48, is_head=False) is None
-    assert Packing(BOTH).made(64, is_head=False) is None
-    assert packing.apply(np.ones((2, 48), np.float32), is_head=False).dtype == np.float32
+    assert packing.made(64, is_fine=False) == "gguf:Q4_1"
+    assert packing.made(64, is_fine=True) == "gguf:Q8_0"
+    assert packing.made(48, is_fine=False) is None
+    assert Packing(BOTH).made(64, is_fine=False) is None
+    assert packing.apply(np.ones((2, 48), np.float32), is_fine=False).dtype == np.float32
 
 
 def test_a_backend_without_the_packing_is_refused():

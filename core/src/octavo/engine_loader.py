@@ -13,7 +13,7 @@ from octavo.completion import Vocabulary
 from octavo.config import EngineConfig
 from octavo.dtype_choice import choose_dtype
 from octavo.engine import Engine
-from octavo.errors import UsageError
+from octavo.errors import OctavoError, UsageError
 from octavo.member_faults import close_backend, naming_faults
 from octavo.open_device import OpenDevice, tell
 from octavo.runner import Runner
@@ -21,9 +21,13 @@ from octavo.sampling_params import SamplingParams
 from octavo.scheduler import GroupConfig, Scheduler, SchedulerConfig
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from octavo.backend import Backend
     from octavo.devices import Resolution
     from octavo.loading import Checkpoint
+    from octavo.loading.packing import Packing
     from octavo.models.base import Model, Weights
     from octavo.ops.binding import OpBinding
     from octavo.ops.protocol import Ops
@@ -213,19 +217,48 @@ def _load_weights(
     from octavo.loading.progress import load_progress
     from octavo.loading.weights import CheckpointWeightLoader
 
+    reads_weights = backend.caps.reads_weights
     packing = packing_for(config.quantization, backend.caps.quantization, checkpoint.tensors)
+    importance = _importance(config, checkpoint, model, packing) if reads_weights else {}
     item_bytes = 4 if dtype == "float32" else 2
     with load_progress(
         model.num_parameters * item_bytes, checkpoint.name, quiet=config.quiet
     ) as on_bytes:
-        kind = CheckpointWeightLoader if backend.caps.reads_weights else HollowWeightLoader
-        loader = kind(checkpoint.tensors, backend, dtype, packing=packing, on_bytes=on_bytes)
+        kind = CheckpointWeightLoader if reads_weights else HollowWeightLoader
+        loader = kind(
+            checkpoint.tensors,
+            backend,
+            dtype,
+            packing=packing,
+            importance=importance,
+            on_bytes=on_bytes,
+        )
         weights = model.load(loader)
     unused = loader.unused()
     if unused:
         shown = ", ".join(unused[:5]) + (" …" if len(unused) > 5 else "")
         tell(config, f"Not used by this model: {len(unused)} tensors ({shown}).")
     return weights
+
+
+def _importance(
+    config: EngineConfig, checkpoint: Checkpoint, model: Model, packing: Packing
+) -> Mapping[str, NDArray[np.float32]]:
+    """What each column of a weight counts, where the packing has a choice; empty: all alike."""
+    from octavo.loading.importance import measure_importance
+    from octavo.loading.tensors import ShapelessSource
+
+    source = checkpoint.tensors
+    if not packing.weighs_columns or isinstance(source, ShapelessSource):
+        return {}
+    tell(config, "int4: running the model over random tokens to see which weights count most.")
+    try:
+        return measure_importance(model, source)
+    except OctavoError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a plugin's model may need ops of its own backend
+        tell(config, f"int4: the model does not run on the host ({error!r}): weights count alike.")
+        return {}
 
 
 def load_tokenizer_of(config: EngineConfig) -> Tokenizer | None:

@@ -36,6 +36,11 @@ class NamedTensors:
         """The tensor in ``dtype``; ModelLoadError if it is missing or of another shape."""
         return self._source.read(self._find(name, shape), dtype, out)
 
+    def as_stored(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        """What ``read`` gives in the tensor's own dtype: a view of the file where that is one."""
+        stored_name = self._find(name, shape)
+        return self._source.read(stored_name, self._source.dtype(stored_name))
+
     def expect(self, name: str, shape: tuple[int, ...]) -> None:
         """What ``read`` checks, without reading."""
         self._find(name, shape)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from octavo.errors import UsageError
@@ -15,10 +16,11 @@ from octavo.loading.tensors import QuantizedTensor, ShapelessSource, TensorSourc
 if TYPE_CHECKING:
     from octavo.config import Quantization
 
-__all__ = ["Packing", "packing_for"]
+__all__ = ["Packing", "is_fine", "packing_for"]
 
 _SCHEMES: dict[str, str] = {"int8": "gguf:Q8_0", "int4": "gguf:Q4_1"}
-_HEAD_SCHEME = _SCHEMES["int8"]
+_FINE_NAMES = {"lm_head", "v_proj"}
+_FINE_SCHEME = _SCHEMES["int8"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,11 @@ class Packing:
 
     schemes: tuple[str, ...] = ()
     quantization: Quantization | None = None
+
+    @property
+    def weighs_columns(self) -> bool:
+        """Whether ``apply`` makes use of an importance."""
+        return self.quantization == "int4"
 
     def kept(self, schemes: Sequence[str | None]) -> str | None:
         """The scheme in which stacked weights stay as the checkpoint packs them: that of all parts.
@@ -37,20 +44,49 @@ class Packing:
         scheme = schemes[0]
         return scheme if {*schemes} == {scheme} and scheme in self.schemes else None
 
-    def made(self, in_features: int, *, is_head: bool) -> str | None:
+    def made(self, in_features: int, *, is_fine: bool) -> str | None:
         """The scheme that a weight of floats gets, or None where it stays as it is.
 
-        The output projection gets int8 in every mode: its errors go straight into the logits, and
-        a step reads it once, as it does one layer of many.
+        A fine one (``is_fine``) gets int8 in every mode.
         """
         if self.quantization is None or in_features % BLOCK_SIZE:
             return None
-        return _HEAD_SCHEME if is_head else _SCHEMES[self.quantization]
+        return _FINE_SCHEME if is_fine else _SCHEMES[self.quantization]
 
-    def apply(self, weight: NDArray[Any], *, is_head: bool) -> NDArray[Any] | QuantizedTensor:
+    def apply(
+        self,
+        weight: NDArray[Any],
+        *,
+        is_fine: bool,
+        importance: NDArray[np.float32] | None = None,
+    ) -> NDArray[Any] | QuantizedTensor:
         """``weight`` [out_features, in_features], quantised where ``made`` says so."""
-        scheme = self.made(weight.shape[1], is_head=is_head)
-        return weight if scheme is None else quantize(weight, scheme)
+        scheme = self.made(weight.shape[1], is_fine=is_fine)
+        return weight if scheme is None else quantize(weight, scheme, importance)
+
+    def groups(
+        self, names: Sequence[str], stored: Sequence[str | None], in_features: int
+    ) -> list[slice]:
+        """Which weights are to be stacked: all where they are packed alike, else each by itself.
+
+        ``stored`` are their dtypes in the checkpoint.
+        """
+        schemes = {
+            self.kept([dtype]) or self.made(in_features, is_fine=is_fine([name]))
+            for name, dtype in zip(names, stored, strict=True)
+        }
+        if len(schemes) == 1:
+            return [slice(len(names))]
+        return [slice(part, part + 1) for part in range(len(names))]
+
+
+def is_fine(names: Sequence[str]) -> bool:
+    """Whether weights are worth more bits: output projections and values.
+
+    Errors of the one go straight into the logits, and those of the others past the attention's
+    weights. A step reads the head once, and values are a small part of a layer.
+    """
+    return {name.removesuffix(".weight").rpartition(".")[2] for name in names} <= _FINE_NAMES
 
 
 def packing_for(
@@ -67,7 +103,7 @@ def packing_for(
 
 
 def _check_backend(quantization: Quantization, schemes: Collection[str]) -> None:
-    possible = [name for name, scheme in _SCHEMES.items() if {scheme, _HEAD_SCHEME} <= {*schemes}]
+    possible = [name for name, scheme in _SCHEMES.items() if {scheme, _FINE_SCHEME} <= {*schemes}]
     if quantization in possible:
         return
     instead = f"use one of {', '.join(possible)}, or" if possible else "leave it out, or"

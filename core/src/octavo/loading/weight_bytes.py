@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from octavo.loading.dtypes import numpy_dtype
 from octavo.loading.gguf_quants import QUANT_TYPES
 from octavo.loading.named_tensors import NamedTensors, ShapedTensors
+from octavo.loading.packing import Packing, is_fine
 from octavo.loading.tensors import ShapelessSource, TensorSource
 
 if TYPE_CHECKING:
-    from octavo.loading.packing import Packing
     from octavo.models.base import Model
 
 __all__ = ["weight_bytes"]
@@ -57,7 +57,7 @@ class _Counter:
     def tied_linear(self, embedding: Any) -> Any:
         """A second copy of the table where it is packed."""
         name, shape = embedding
-        scheme = self._scheme([name], [shape], is_head=True)
+        scheme = self._scheme([name], [shape], fine=True)
         if scheme is not None:
             self._add(shape, scheme)
 
@@ -71,19 +71,30 @@ class _Counter:
     ) -> Any:
         """Stacked weights."""
         shape = (sum(out_features), in_features)
-        is_head = names[-1].endswith("lm_head")
         shapes = [(size, in_features) for size in out_features]
         weights = [] if transposed else [f"{name}.weight" for name in names]
-        self._add(shape, self._scheme(weights, shapes, is_head=is_head))
+        self._add(shape, self._scheme(weights, shapes, fine=is_fine(names)))
         if bias:
             self._add(shape[:1], None)
 
+    def linears(
+        self, *names: str, in_features: int, out_features: Sequence[int], bias: bool = False
+    ) -> Any:
+        """Stacked weights, or each by itself."""
+        stored = [
+            self._tensors.dtype(f"{name}.weight", (size, in_features))
+            for name, size in zip(names, out_features, strict=True)
+        ]
+        for group in self._packing.groups(names, stored, in_features):
+            sizes = out_features[group]
+            self.linear(*names[group], in_features=in_features, out_features=sizes, bias=bias)
+
     def _scheme(
-        self, names: Sequence[str], shapes: Sequence[tuple[int, int]], *, is_head: bool
+        self, names: Sequence[str], shapes: Sequence[tuple[int, int]], *, fine: bool
     ) -> str | None:
         stored = [self._tensors.dtype(*each) for each in zip(names, shapes, strict=False)]
         kept = self._packing.kept(stored) if stored else None
-        return kept or self._packing.made(shapes[0][1], is_head=is_head)
+        return kept or self._packing.made(shapes[0][1], is_fine=fine)
 
     def _add(self, shape: tuple[int, ...], scheme: str | None) -> None:
         count = math.prod(shape)

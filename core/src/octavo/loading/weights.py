@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from octavo.loading.dtypes import numpy_dtype
 from octavo.loading.named_tensors import NamedTensors, ShapedTensors
-from octavo.loading.packing import Packing
+from octavo.loading.packing import Packing, is_fine
 from octavo.loading.tensors import QuantizedTensor, ShapelessSource, TensorSource
 
 if TYPE_CHECKING:
@@ -35,12 +35,14 @@ class CheckpointWeightLoader:
         dtype: str,
         *,
         packing: Packing | None = None,
+        importance: Mapping[str, NDArray[np.float32]] | None = None,
         on_bytes: Callable[[int], None] | None = None,
     ) -> None:
         """``dtype`` is the compute dtype, and ``on_bytes`` hears of each weight's bytes in it.
 
         Over a whole model they sum up to ``num_parameters`` times the dtype's size. ``packing``
         says which weights are packed; without it, those that the backend takes as they are.
+        ``importance`` is that of ``measure_importance``.
         """
         self._tensors = (
             ShapedTensors(source) if isinstance(source, ShapelessSource) else NamedTensors(source)
@@ -48,6 +50,7 @@ class CheckpointWeightLoader:
         self._backend = backend
         self._dtype = dtype
         self._packing = packing or Packing(backend.caps.quantization)
+        self._importance = importance or {}
         self._on_bytes = on_bytes
         self._is_tied = False
         self._embeddings: list[tuple[Array, str, tuple[int, int]]] = []
@@ -104,14 +107,29 @@ class CheckpointWeightLoader:
         weight: NDArray[Any] | QuantizedTensor | None
         weight = None if transposed else self._packed(weight_names, shapes)
         if weight is None:
-            is_head = names[-1].endswith("lm_head")
-            weight = self._floats(weight_names, shapes, is_head=is_head, transposed=transposed)
+            fine = is_fine(names)
+            weight = self._floats(weight_names, shapes, fine=fine, transposed=transposed)
         bias_row = None
         if bias:
             sizes = [(size,) for size in out_features]
             bias_row = self._stacked([f"{name}.bias" for name in names], sizes, self._dtype)
         self._count((sum(out_features), in_features + bias))
         return self._put_linear(weight, bias_row, weight_names)
+
+    def linears(
+        self, *names: str, in_features: int, out_features: Sequence[int], bias: bool = False
+    ) -> tuple[LinearWeight, ...]:
+        """One weight of all names where they are packed alike, else one of each."""
+        stored = [
+            self._tensors.dtype(f"{name}.weight", (size, in_features))
+            for name, size in zip(names, out_features, strict=True)
+        ]
+        return tuple(
+            self.linear(
+                *names[group], in_features=in_features, out_features=out_features[group], bias=bias
+            )
+            for group in self._packing.groups(names, stored, in_features)
+        )
 
     def _put_linear(
         self,
@@ -133,21 +151,23 @@ class CheckpointWeightLoader:
         names: Sequence[str],
         shapes: Sequence[tuple[int, int]],
         *,
-        is_head: bool,
+        fine: bool,
         transposed: bool,
     ) -> NDArray[Any] | QuantizedTensor:
         """The weights unpacked, or quantised here: then from what the checkpoint has, unrounded."""
-        is_made = self._packing.made(shapes[0][1], is_head=is_head) is not None
+        is_made = self._packing.made(shapes[0][1], is_fine=fine) is not None
         dtype = "float32" if is_made else self._dtype
         read = self._transposed if transposed else self._stacked
-        return self._packing.apply(read(names, shapes, dtype), is_head=is_head)
+        importance = self._importance.get(names[0])
+        weight = read(names, shapes, dtype)
+        return self._packing.apply(weight, is_fine=fine, importance=importance)
 
     def _smaller_head(self, name: str, shape: tuple[int, int]) -> QuantizedTensor | None:
         """An embedding table as the checkpoint packs it or quantised here; None for neither."""
         packed = self._packed([name], [shape])
-        if packed is not None or self._packing.made(shape[1], is_head=True) is None:
+        if packed is not None or self._packing.made(shape[1], is_fine=True) is None:
             return packed
-        weight = self._floats([name], [shape], is_head=True, transposed=False)
+        weight = self._floats([name], [shape], fine=True, transposed=False)
         return weight if isinstance(weight, QuantizedTensor) else None
 
     def _stacked(

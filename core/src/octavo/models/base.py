@@ -76,6 +76,15 @@ class WeightLoader(Protocol):
         """
         ...
 
+    def linears(
+        self, *names: str, in_features: int, out_features: Sequence[int], bias: bool = False
+    ) -> tuple[LinearWeight, ...]:
+        """``linear`` of all names, or of each: what is packed in unlike formats cannot be stacked.
+
+        One weight or as many as there are names.
+        """
+        ...
+
     def tied_linear(self, embedding: Array) -> LinearWeight:
         """The embedding table as an output projection, shared where the backend can."""
         ...

@@ -46,6 +46,12 @@ class ShapeRecorder:
             if bias:
                 self.shapes[f"{name}.bias"] = (size,)
 
+    def linears(
+        self, *names: str, in_features: int, out_features: Sequence[int], bias: bool = False
+    ) -> Any:
+        """The same."""
+        self.linear(*names, in_features=in_features, out_features=out_features, bias=bias)
+
     def tied_linear(self, embedding: Any) -> Any:
         """Nothing to note: the embedding is counted already."""
 

@@ -53,7 +53,7 @@ class LayerStep:
 class AttentionWeights:
     """Projections, and the norms of query and key in families that have them."""
 
-    qkv: LinearWeight  # [q_features + 2 * kv_features, hidden]
+    qkv: tuple[LinearWeight, ...]  # [q_features + 2 * kv_features, hidden], or three of its parts
     output: LinearWeight  # [hidden, q_features]
     q_norm: Norm = None
     k_norm: Norm = None

@@ -39,10 +39,10 @@ class Llama(Decoder):
         )
 
     def load_attention(self, loader: WeightLoader, name: str) -> AttentionWeights:
-        """Query, key and value in one projection, and the output projection."""
+        """Query, key and value, in one projection if they can be, and the output projection."""
         config = self.config
         return AttentionWeights(
-            qkv=loader.linear(
+            qkv=loader.linears(
                 *(f"{name}.{part}_proj" for part in "qkv"),
                 in_features=config.hidden_size,
                 out_features=[config.q_features, config.kv_features, config.kv_features],
@@ -103,9 +103,14 @@ class Llama(Decoder):
     def project(self, ops: Ops, weights: AttentionWeights, x: Array) -> tuple[Array, Array, Array]:
         """Query, key and value, each [tokens, heads, head_dim]."""
         config, tokens = self.config, x.shape[0]
-        qkv = ops.linear(x, weights.qkv)
-        k_start, v_start = config.q_features, config.q_features + config.kv_features
-        q = qkv[:, :k_start].reshape(tokens, config.num_heads, config.head_dim)
-        k = qkv[:, k_start:v_start].reshape(tokens, config.num_kv_heads, config.head_dim)
-        v = qkv[:, v_start:].reshape(tokens, config.num_kv_heads, config.head_dim)
-        return q, k, v
+        parts = [ops.linear(x, weight) for weight in weights.qkv]
+        if len(parts) == 1:
+            k_start, v_start = config.q_features, config.q_features + config.kv_features
+            (qkv,) = parts
+            parts = [qkv[:, :k_start], qkv[:, k_start:v_start], qkv[:, v_start:]]
+        q, k, v = parts
+        return (
+            q.reshape(tokens, config.num_heads, config.head_dim),
+            k.reshape(tokens, config.num_kv_heads, config.head_dim),
+            v.reshape(tokens, config.num_kv_heads, config.head_dim),
+        )

@@ -49,7 +49,7 @@ class Phi3(Llama):
         """The checkpoint has query, key and value in one matrix already."""
         config = self.config
         return AttentionWeights(
-            qkv=loader.linear(
+            qkv=loader.linears(
                 f"{name}.qkv_proj",
                 in_features=config.hidden_size,
                 out_features=[config.q_features + 2 * config.kv_features],

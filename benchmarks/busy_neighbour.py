@@ -3,6 +3,7 @@
 python benchmarks/busy_neighbour.py                     SmolLM2 from the 4-bit file
 python benchmarks/busy_neighbour.py --model FOLDER      any other model
 python benchmarks/busy_neighbour.py --torch             torch's linear layers of the same shapes too
+python benchmarks/busy_neighbour.py --anywhere          a program that may run on every core
 """
 
 from __future__ import annotations
@@ -23,16 +24,14 @@ from report import markdown, spread
 Work = Callable[[], float]  # runs once and returns tokens a second
 
 NUM_DECODED = 96
-NUM_PREFILLED = 512
 LAYER_SHAPES = ((960, 576), (576, 576), (3072, 576), (576, 1536))  # SmolLM2's, out by in features
 NUM_LAYERS = 30
 
 
 @contextmanager
-def busy_neighbour() -> Iterator[None]:
-    """A process that loops, and may run on one core only."""
-    core = min(os.sched_getaffinity(0))
-    loop = f"import os\nos.sched_setaffinity(0, {{{core}}})\nwhile True: pass"
+def busy_neighbour(cores: set[int]) -> Iterator[None]:
+    """A process that loops, and may run on these cores."""
+    loop = f"import os\nos.sched_setaffinity(0, {cores})\nwhile True: pass"
     process = subprocess.Popen([sys.executable, "-c", loop])
     try:
         time.sleep(0.3)
@@ -42,9 +41,9 @@ def busy_neighbour() -> Iterator[None]:
         process.wait()
 
 
-def octavo_works(model: str, backend: str) -> dict[str, Work]:
+def octavo_works(model: str, backend: str, num_prefilled: int) -> dict[str, Work]:
     """Decoding and prefilling one request of tokens that no cache knows."""
-    llm = LLM(model, device="cpu", backend=backend, quiet=True, max_model_len=1024)
+    llm = LLM(model, device="cpu", backend=backend, quiet=True, max_model_len=2048)
     rng = random.Random(0)
 
     def run(num_in: int, num_out: int) -> tuple[float, float]:
@@ -57,7 +56,7 @@ def octavo_works(model: str, backend: str) -> dict[str, Work]:
 
     return {
         "decode, 1 request": lambda: (NUM_DECODED - 1) / run(16, NUM_DECODED)[1],
-        f"prefill {NUM_PREFILLED}": lambda: NUM_PREFILLED / run(NUM_PREFILLED, 1)[0],
+        f"prefill {num_prefilled}": lambda: num_prefilled / run(num_prefilled, 1)[0],
     }
 
 
@@ -79,7 +78,7 @@ def torch_works() -> dict[str, Work]:
     return {"torch, 1 row": lambda: forward(1), "torch, 512 rows": lambda: forward(512)}
 
 
-def measure(works: dict[str, Work], rounds: int) -> list[list[str]]:
+def measure(works: dict[str, Work], rounds: int, cores: set[int]) -> list[list[str]]:
     """A row for each work: tokens a second alone, beside the neighbour, and their ratio."""
     rows = []
     for name, work in works.items():
@@ -87,7 +86,7 @@ def measure(works: dict[str, Work], rounds: int) -> list[list[str]]:
         alone, beside = [], []
         for _ in range(rounds):
             alone.append(work())
-            with busy_neighbour():
+            with busy_neighbour(cores):
                 beside.append(work())
         ratios = [busy / idle for busy, idle in zip(beside, alone, strict=True)]
         rows.append([name, spread(alone, 0), spread(beside, 0), spread(ratios)])
@@ -101,13 +100,18 @@ def main() -> None:
     parser.add_argument("--model", default=str(GGUF_PATH))
     parser.add_argument("--backend", default="native")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--prefill", type=int, default=512, help="tokens")
+    parser.add_argument("--anywhere", action="store_true")
     parser.add_argument("--torch", action="store_true")
     arguments = parser.parse_args()
-    works = octavo_works(arguments.model, arguments.backend)
+    works = octavo_works(arguments.model, arguments.backend, arguments.prefill)
     if arguments.torch:
         works |= torch_works()
+    cores = os.sched_getaffinity(0)
+    if not arguments.anywhere:
+        cores = {min(cores)}
     header = ["", "alone, tok/s", "beside a busy neighbour, tok/s", "ratio"]
-    print(markdown([header, *measure(works, arguments.rounds)]))
+    print(markdown([header, *measure(works, arguments.rounds, cores)]))
 
 
 if __name__ == "__main__":

@@ -61,3 +61,12 @@ def serving(loaded):
 
     with RunningServer(loaded) as server:
         yield server
+
+
+@pytest.fixture
+def client(serving):
+    """OpenAI's client of that server, or of the module's own ``serving``."""
+    import openai
+
+    with openai.OpenAI(base_url=f"{serving.base_url}/v1", api_key="none", max_retries=0) as opened:
+        yield opened

@@ -26,12 +26,6 @@ def serving(shared_server):
     assert_idle(shared_server.loaded)
 
 
-@pytest.fixture
-def client(serving):
-    with openai.OpenAI(base_url=f"{serving.base_url}/v1", api_key="none", max_retries=0) as opened:
-        yield opened
-
-
 CHATS = [
     HELLO,
     [{"role": "system", "content": "Be brief."}, *HELLO, {"role": "assistant", "content": "Hi"}],

@@ -6,7 +6,6 @@ import json
 import re
 
 import jsonschema
-import openai
 import pytest
 from chat_client import ask, calls_of, joined, offer, post
 from tiny_serving import RunningServer, assert_idle, load_tiny
@@ -48,12 +47,6 @@ def serving(shared_server):
     """One server for all tests, idle after each."""
     yield shared_server
     assert_idle(shared_server.loaded)
-
-
-@pytest.fixture
-def client(serving):
-    with openai.OpenAI(base_url=f"{serving.base_url}/v1", api_key="none", max_retries=0) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("strict", [True, False])

@@ -33,12 +33,6 @@ def serving(shared_server):
     assert_idle(shared_server.loaded)
 
 
-@pytest.fixture
-def client(serving):
-    with openai.OpenAI(base_url=f"{serving.base_url}/v1", api_key="none", max_retries=0) as opened:
-        yield opened
-
-
 def answers(direct, prompts, **params):
     outputs = direct.generate(prompts, SamplingParams(**params), use_tqdm=False)
     return [answer for output in outputs for answer in output.outputs]

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from json_values import any_json
 from sdk_events import check_anthropic_event, check_message, read_events
 from tiny_serving import RunningServer, assert_idle, load_tiny
 
@@ -258,24 +259,6 @@ def test_the_client_raises_its_own_errors(client):
     assert caught.value.request_id
 
 
-def anything():
-    scalars = st.one_of(
-        st.none(),
-        st.booleans(),
-        st.integers(-3, 2**40),
-        st.floats(allow_nan=False, allow_infinity=False),
-        st.text(max_size=8),
-    )
-    return st.recursive(
-        scalars,
-        lambda inner: st.one_of(
-            st.lists(inner, max_size=3),
-            st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=5), inner, max_size=4),
-        ),
-        max_leaves=8,
-    )
-
-
 KINDS = ["text", "thinking", "tool_use", "tool_result", "image"]
 NAMES = [
     *("type", "role", "content", "text", "id", "input", "name", "tool_use_id", "is_error"),
@@ -289,8 +272,8 @@ FIELDS = [
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    body=st.dictionaries(st.sampled_from(FIELDS), anything(), max_size=4),
-    block=st.dictionaries(st.sampled_from(NAMES), anything(), max_size=4),
+    body=st.dictionaries(st.sampled_from(FIELDS), any_json(NAMES), max_size=4),
+    block=st.dictionaries(st.sampled_from(NAMES), any_json(NAMES), max_size=4),
     kind=st.sampled_from(KINDS),
     role=st.sampled_from(["user", "assistant", "system"]),
 )

@@ -12,6 +12,7 @@ import pydantic
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from json_values import any_json
 from sdk_events import check_openai_event, check_response, read_events
 from tiny_serving import RunningServer, assert_idle, load_tiny
 
@@ -386,24 +387,6 @@ def test_items_can_be_referred_to_while_they_are_stored(client):
     assert referred.usage.input_tokens == spelled.usage.input_tokens
 
 
-def anything():
-    scalars = st.one_of(
-        st.none(),
-        st.booleans(),
-        st.integers(-3, 2**40),
-        st.floats(allow_nan=False, allow_infinity=False),
-        st.text(max_size=8),
-    )
-    return st.recursive(
-        scalars,
-        lambda inner: st.one_of(
-            st.lists(inner, max_size=3),
-            st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=5), inner, max_size=4),
-        ),
-        max_leaves=8,
-    )
-
-
 NAMES = [
     *("type", "role", "content", "text", "id", "call_id", "name", "arguments", "output", "schema"),
     *("function", "format", "mode", "tools", "effort", "summary", "parameters"),
@@ -417,8 +400,8 @@ FIELDS = [
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    body=st.dictionaries(st.sampled_from(FIELDS), anything(), max_size=4),
-    item=st.dictionaries(st.sampled_from(NAMES), anything(), max_size=4),
+    body=st.dictionaries(st.sampled_from(FIELDS), any_json(NAMES), max_size=4),
+    item=st.dictionaries(st.sampled_from(NAMES), any_json(NAMES), max_size=4),
 )
 def test_no_body_however_odd_is_a_fault_of_the_server(plain, body, item):
     kinds = ["message", "function_call", "function_call_output", "reasoning", "item_reference"]

@@ -11,6 +11,7 @@ from octavo.cache_plan import CachePlan
 from octavo.cache_sizing import plan_for
 from octavo.completion import Vocabulary
 from octavo.config import EngineConfig
+from octavo.configured_checkpoint import configured_checkpoint
 from octavo.dtype_choice import choose_dtype
 from octavo.engine import Engine
 from octavo.errors import OctavoError, UsageError
@@ -98,7 +99,7 @@ def _load_engine(config: EngineConfig, device: OpenDevice) -> LoadedEngine:
 
     resolution, backend = device.resolution, device.backend
     cold = naming_faults(backend, resolution.spec.name)
-    checkpoint = _open_checkpoint(config)
+    checkpoint = configured_checkpoint(config)
     model = build_model(checkpoint.config, device.plugins.models, resolution.spec.name)
     dtype = choose_dtype("dtype", config.dtype, backend.caps.dtypes)
     ops, bindings = bind_ops(
@@ -263,25 +264,11 @@ def _importance(
 
 def load_tokenizer_of(config: EngineConfig) -> Tokenizer | None:
     """The tokenizer that an engine of ``config`` has, for another process than the engine's own."""
-    checkpoint = _open_checkpoint(config)
+    checkpoint = configured_checkpoint(config)
     try:
         return _load_tokenizer(replace(config, quiet=True), checkpoint)
     finally:
         checkpoint.tensors.close()
-
-
-def _open_checkpoint(config: EngineConfig) -> Checkpoint:
-    from octavo.loading import open_checkpoint
-
-    return open_checkpoint(
-        config.model,
-        load_format=config.load_format,
-        revision=config.revision,
-        tokenizer=config.tokenizer,
-        download_dir=config.download_dir,
-        config_overrides=config.hf_overrides,
-        seed=config.seed,
-    )
 
 
 def _load_tokenizer(config: EngineConfig, checkpoint: Checkpoint) -> Tokenizer | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from octavo.cache_plan import CachePlan
 from octavo.cache_sizing import plan_for
+from octavo.configured_checkpoint import configured_checkpoint
 from octavo.dtype_choice import choose_dtype
 from octavo.errors import CapacityError
 from octavo.member_faults import close_backend, naming_faults
@@ -77,22 +78,13 @@ class FitReport:
 def fit_reports(config: EngineConfig) -> list[FitReport]:
     """One report for each device that ``config`` allows: all of them for ``device="auto"``."""
     from octavo.devices import load_backend
-    from octavo.loading import open_checkpoint
     from octavo.models.registry import build_model
     from octavo.plugins import load_plugins
     from octavo.policy import load_policy
 
     policy = load_policy(config.plugins_file)
     plugins = load_plugins(policy)
-    checkpoint = open_checkpoint(
-        config.model,
-        load_format=config.load_format,
-        revision=config.revision,
-        tokenizer=config.tokenizer,
-        download_dir=config.download_dir,
-        config_overrides=config.hf_overrides,
-        seed=config.seed,
-    )
+    checkpoint = configured_checkpoint(config)
     reports = []
     for resolution in _resolutions(config, policy, plugins):
         model = build_model(checkpoint.config, plugins.models, resolution.spec.name)

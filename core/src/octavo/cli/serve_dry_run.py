@@ -57,18 +57,10 @@ def _report_on(reports: list[FitReport], backend: str) -> FitReport:
 
 
 def _tokenizer(config: EngineConfig) -> Tokenizer | None:
-    from octavo.loading import open_checkpoint
+    from octavo.configured_checkpoint import configured_checkpoint
     from octavo.tokenizer import has_tokenizer, load_tokenizer
 
-    checkpoint = open_checkpoint(
-        config.model,
-        load_format=config.load_format,
-        revision=config.revision,
-        tokenizer=config.tokenizer,
-        download_dir=config.download_dir,
-        config_overrides=config.hf_overrides,
-        seed=config.seed,
-    )
+    checkpoint = configured_checkpoint(config)
     try:
         if config.tokenizer is None and not has_tokenizer(checkpoint.tokenizer):
             return None

@@ -12,6 +12,7 @@ from typing import Any
 from octavo.cli.options import ENGINE_OPTIONS
 from octavo.cli.serve_file import ServeFile
 from octavo.cli.serve_options import MODEL_OPTIONS
+from octavo.cli.text_files import read_text_file
 from octavo.config import EngineConfig
 from octavo.errors import UsageError
 from octavo.server.config import ServerConfig
@@ -126,7 +127,7 @@ def _model_plan(entry: Mapping[str, Any]) -> ModelPlan:
         placement=entry.get("engine_placement") or "process",
         tool_call_parser=entry.get("tool_call_parser"),
         reasoning_parser=entry.get("reasoning_parser"),
-        chat_template=None if template is None else _read("--chat-template", template),
+        chat_template=None if template is None else read_text_file("--chat-template", template),
         template_variables={} if variables is None else _object(variables),
     )
 
@@ -170,18 +171,9 @@ def _server_config(
 def _keys(source: Mapping[str, Any]) -> list[str]:
     keys = list(source.get("api_key", ()))
     for name in source.get("api_key_file", ()):
-        lines = _read("--api-key-file", name).splitlines()
+        lines = read_text_file("--api-key-file", name).splitlines()
         in_file = [line.strip() for line in lines if line.strip()]
         if not in_file:
             raise UsageError(f"--api-key-file {name} holds no key: expected one a line.")
         keys += in_file
     return keys
-
-
-def _read(flag: str, name: str) -> str:
-    try:
-        return Path(name).read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{flag} {name}: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{flag} {name} is not UTF-8 text (byte {error.start}).") from error

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from octavo.cli.text_files import read_text_file
 from octavo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,16 +38,7 @@ def structured_flags(flags: Mapping[str, Any]) -> dict[str, StructuredOutputs]:
 
 def _read(name: str, value: Any) -> Any:
     if name == "grammar":
-        return _read_file("--grammar", value)
+        return read_text_file("--grammar", value)
     if name == "json_schema" and not value.lstrip().startswith("{"):
-        return _read_file("--json-schema", value)
+        return read_text_file("--json-schema", value)
     return value
-
-
-def _read_file(flag: str, name: str) -> str:
-    try:
-        return Path(name).read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{flag} {name}: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{flag} {name} is not UTF-8 text (byte {error.start}).") from error

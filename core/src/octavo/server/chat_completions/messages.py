@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from octavo.server.call_arguments import read_call_arguments
 from octavo.server.errors import ApiError
 from octavo.server.protocol.chat_messages import (
     CalledFunction,
@@ -97,13 +97,8 @@ def _arguments(where: str, function: CalledFunction) -> dict[str, Any]:
     if isinstance(function.arguments, dict):
         return function.arguments
     text = function.arguments or ""
-    if not text.strip():
-        return {}
-    try:
-        arguments = json.loads(text)
-    except (ValueError, RecursionError):
-        arguments = None
-    if not isinstance(arguments, dict):
+    arguments = read_call_arguments(text)
+    if arguments is None:
         _refuse(f"{where}.arguments", f"expected the text of a JSON object, got {text!r:.80}")
     return arguments
 

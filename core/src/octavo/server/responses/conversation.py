@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
+from octavo.server.call_arguments import read_call_arguments
 from octavo.server.errors import ApiError
 from octavo.server.responses.items import Item
 
@@ -114,13 +114,8 @@ def _text(parts: Sequence[dict[str, Any]]) -> str:
 
 
 def _arguments(text: str, where: str) -> dict[str, Any]:
-    if not text.strip():
-        return {}
-    try:
-        arguments = json.loads(text)
-    except (ValueError, RecursionError):
-        arguments = None
-    if not isinstance(arguments, dict):
+    arguments = read_call_arguments(text)
+    if arguments is None:
         raise ApiError(
             f"The arguments of a function_call must be the text of a JSON object, got "
             f"{text!r:.80}.",

@@ -15,6 +15,7 @@ from octavo.server.messages import MessageRun, counted_task, message_task
 from octavo.server.protocol.messages import CountTokensRequest, MessageRequest
 from octavo.server.responses import new_id
 from octavo.server.state import server_of
+from octavo.server.whole_run import finish
 
 if TYPE_CHECKING:
     from octavo.server.served_model import ServedModel
@@ -57,13 +58,7 @@ async def _open(model: ServedModel, task: ChatTask, body: MessageRequest) -> Mes
 
 async def _whole(model: ServedModel, task: ChatTask, body: MessageRequest) -> dict[str, Any]:
     run = await _open(model, task, body)
-    try:
-        async for _ in run.events():
-            pass
-    finally:
-        run.close()
-    if run.error is not None:
-        raise run.error
+    await finish(run)
     return run.message
 
 

@@ -25,6 +25,7 @@ from octavo.server.responses import (
     run_in_background,
 )
 from octavo.server.state import server_of
+from octavo.server.whole_run import finish
 
 if TYPE_CHECKING:
     from octavo.server.responses.items import Item
@@ -189,13 +190,7 @@ async def _whole(
 ) -> dict[str, Any]:
     """The response once it has ended; kept only then, as nobody knows its id before."""
     run = ResponseRun(await _open(model, task, stored.id), stored.response, form)
-    try:
-        async for _ in run.events():
-            pass
-    finally:
-        run.close()
-    if run.error is not None:
-        raise run.error
+    await finish(run)
     if stored.response["store"]:
         server.responses.put(stored)
         server.responses.settle(stored)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import weakref
 
+import array_api_compat.numpy as xp
 import numpy as np
 import pytest
 from tiny_steps import TinySteps
@@ -12,9 +14,12 @@ from tiny_steps import TinySteps
 from octavo.api import DeviceError
 from octavo.ops.binding import _with_members
 from octavo.ops.portable import PortableOps
+from octavo.ops.sampling import sample
+from octavo.step import join, make_sample
 from octavo.testing.tiny_models import TINY_MODELS
 from octavo_cpu.native.backend import NativeBackend
 from octavo_cpu.native.library import load_library
+from sampling_batches import make_batch
 
 try:
     load_library()
@@ -47,6 +52,38 @@ def test_one_recording_of_each_family_gives_the_bits_of_eager_ops(backend, name,
         assert logits.dtype == np.float32 or "gemma2" in name
     assert not recorded.step.is_eager
     assert len(recorded.step.programs) == 1
+
+
+def make_sampling(counts, *, is_greedy):
+    uniform = np.random.default_rng(sum(counts)).random(len(counts))
+    settings = {"temperature": 0.0} if is_greedy else {"top_k": 9, "top_p": 0.9, "uniform": uniform}
+    return make_batch(len(counts), **settings)
+
+
+@pytest.mark.parametrize("is_greedy", [True, False])
+@pytest.mark.parametrize("name", TINY_MODELS)
+def test_tokens_are_drawn_within_the_recording(backend, name, is_greedy):
+    """The reference draws from the same logits: recorded ones, which are not rounded."""
+    sampled, forward = (TinySteps(backend, name, "bfloat16") for _ in range(2))
+    whole = backend.compile(join(sampled.step, make_sample(backend.ops, 0)))
+    forward.step = backend.compile(forward.step)
+    for counts in STEPS:
+        sampling = make_sampling(counts, is_greedy=is_greedy)
+        result = sampled.run_with(whole, counts, sampling)
+        expected = sample(xp, forward.run(counts).astype(np.float32), sampling)
+        assert result.token_ids.tolist() == expected.token_ids.tolist()
+        assert result.valid.all()
+    assert not whole.is_eager
+    assert len(whole.programs) == 1
+
+
+def test_what_no_instruction_draws_is_not_recorded(backend):
+    """Core gives it to the part that samples."""
+    steps = TinySteps(backend, "llama", "bfloat16")
+    whole = backend.compile(join(steps.step, make_sample(backend.ops, 0)))
+    with_logprobs = dataclasses.replace(make_sampling([3], is_greedy=True), num_logprobs=2)
+    assert steps.run_with(whole, [3], with_logprobs).top_ids.shape == (1, 2)
+    assert whole.is_eager
 
 
 def test_a_step_that_uses_its_number_of_tokens_is_recorded_for_each(backend):

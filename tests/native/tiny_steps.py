@@ -45,11 +45,18 @@ class TinySteps:
 
     def run(self, counts):
         """float[sequences, vocab]: logits of each sequence's last token."""
+        self.caches, logits = self.step(*self._inputs(counts))
+        return self.backend.get(logits)
+
+    def run_with(self, whole, counts, sampling):
+        """What a step that samples returns of each sequence's last token."""
+        self.caches, result, _ = whole(*self._inputs(counts), sampling, None)
+        return result
+
+    def _inputs(self, counts):
         batch = self._batch(np.array(counts, np.int32))
         plans = tuple(self.backend.plan(batch, _BLOCK_SIZE))
-        placed = batch.map(self.backend.put)
-        self.caches, logits = self.step(self.weights, self.caches, placed, plans)
-        return self.backend.get(logits)
+        return self.weights, self.caches, batch.map(self.backend.put), plans
 
     def _batch(self, counts):
         starts = self.lengths[: len(counts)].copy()

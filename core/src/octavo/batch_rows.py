@@ -27,6 +27,9 @@ class BatchRows:
         self._block_size = block_size
         self._token_ids = np.zeros((max_rows, 64), np.int32)
         self._tables = [np.zeros((max_rows, 8), np.int32) for _ in range(num_groups)]
+        self._num_free_columns = (
+            0  # behind the longest row, if known: looked at before it is needed
+        )
         self.prompt_lens = np.zeros(max_rows, np.int32)
         self.lengths = np.zeros(max_rows, np.int32)  # tokens known so far: prompt and output
 
@@ -40,14 +43,17 @@ class BatchRows:
         self._token_ids[row, :num_prompt_tokens] = prompt_token_ids
         if output_token_ids:
             self._token_ids[row, num_prompt_tokens:num_tokens] = output_token_ids
+        self._num_free_columns = 0
         self.prompt_lens[row] = num_prompt_tokens
         self.lengths[row] = num_tokens
 
     def append(self, rows: Int32, token_ids: Int32) -> None:
         """One sampled token for each of ``rows`` (all different)."""
         positions = self.lengths[rows]
-        if len(rows):
+        if self._num_free_columns <= 0 and len(rows):
             self._token_ids = _with_columns(self._token_ids, int(positions.max()) + 1)
+            self._num_free_columns = self._token_ids.shape[1] - int(self.lengths.max())
+        self._num_free_columns -= 1
         self._token_ids[rows, positions] = token_ids
         self.lengths[rows] = positions + 1
 

@@ -10,15 +10,14 @@ from octavo.step import join, make_forward, make_sample, make_step
 if TYPE_CHECKING:
     from octavo.backend import Backend
     from octavo.models.base import Model
-    from octavo.ops.protocol import Ops
+    from octavo.ops.protocol import Array, Ops, SamplingBatch
 
 __all__ = ["CompiledStep"]
 
 
 class CompiledStep:
-    """``whole`` is what runs; ``forward`` and ``sample`` run where masks are computed meanwhile."""
+    """``forward`` and ``sample`` run where masks are computed meanwhile."""
 
-    whole: Any
     forward: Any
     sample: Any
 
@@ -34,12 +33,11 @@ class CompiledStep:
         self._backend = backend
         self._functions: dict[str, Callable[..., Any]] = {}
         self.has_parts = backend.caps.separate_sampling
-        """Whether ``forward`` and ``sample`` are there; ``whole`` is then one after the other."""
+        """Whether ``forward`` and ``sample`` are there."""
+        self._functions["whole"] = make_step(ops, model, layer_groups, num_prompt_logprobs)
         if self.has_parts:
             self._functions["forward"] = make_forward(ops, model, layer_groups)
             self._functions["sample"] = make_sample(ops, num_prompt_logprobs)
-        else:
-            self._functions["whole"] = make_step(ops, model, layer_groups, num_prompt_logprobs)
         self.compile()
 
     def compile(self) -> None:
@@ -49,9 +47,20 @@ class CompiledStep:
         }
         self.forward = self._compiled.get("forward")
         self.sample = self._compiled.get("sample")
-        self.whole = join(self.forward, self.sample) if self.has_parts else self._compiled["whole"]
+        self._whole = self._compiled["whole"]
+        self._joined = join(self.forward, self.sample) if self.has_parts else self._whole
+
+    def run(self, *inputs: Any, sampling: SamplingBatch, prompt_targets: Array | None) -> Any:
+        """A step: what ``octavo.step.make_step`` returns.
+
+        Where there are parts, what a row may ask for besides its token is left to ``sample``: the
+        whole step is then the same in all that a backend specialises it for.
+        """
+        is_plain = sampling.plain and sampling.num_logprobs < 0 and prompt_targets is None
+        step = self._whole if is_plain else self._joined
+        return step(*inputs, sampling, prompt_targets)
 
     def release(self) -> None:
         """Let go of what was compiled, which may hold memory of weights."""
         self._compiled = {}
-        self.whole = self.forward = self.sample = None
+        self._whole = self._joined = self.forward = self.sample = None

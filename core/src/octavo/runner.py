@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -230,19 +231,25 @@ class Runner:
             result, prompt_result = self._step.sample((), (), logits, placed, targets)
         else:
             placed = self._placed(sampling)
-            self.store.caches, result, prompt_result = self._step.whole(*inputs, placed, targets)
+            self.store.caches, result, prompt_result = self._step.run(
+                *inputs, sampling=placed, prompt_targets=targets
+            )
         num_sampled = len(sampling.temperature)
         samples = Samples.fetch(result, get, slice(num_sampled))
         _check_token_ids(samples.token_ids, num_sampled, self._vocab_size)
         return sampling, samples, prompt_result and Samples.fetch(prompt_result, get, slice(None))
 
     def _placed(self, sampling: SamplingBatch) -> SamplingBatch:
-        """``sampling`` on the device; an object that comes again is there already."""
+        """``sampling`` on the device; what comes again, of SamplerRows.build, is there already."""
+        put: Callable[[Any], Any] = self._backend.put
         known, placed = self._last_placed
-        if sampling is not known:
-            placed = map_arrays(self._buckets.pad_sampling(sampling), self._backend.put)
-            self._last_placed = sampling, placed
-        return cast("SamplingBatch", placed)
+        if known is None or placed is None or sampling.temperature is not known.temperature:
+            placed = map_arrays(self._buckets.pad_sampling(sampling), put)
+        elif sampling is not known:
+            padded = self._buckets.pad_sampling(sampling)
+            placed = dataclasses.replace(placed, uniform=put(padded.uniform))
+        self._last_placed = sampling, placed
+        return placed
 
     def _record(self, rows: Int32, token_ids: Int32) -> None:
         """Note each request's new token; of n answers to one prompt, the first keeps the row."""
@@ -276,9 +283,10 @@ def _check_token_ids(token_ids: Int32, num_sampled: int, vocab_size: int) -> Non
         raise BackendError(
             f"sample returned token ids of shape {token_ids.shape}; {(num_sampled,)} was expected."
         )
-    if num_sampled and token_ids.astype(np.uint64).max() >= vocab_size:  # negative: huge
+    known = token_ids.tolist()  # for a few numbers quicker than two reductions
+    if known and not 0 <= min(known) <= max(known) < vocab_size:
         raise BackendError(
-            f"sample returned token ids from {token_ids.min()} to {token_ids.max()}; the model "
+            f"sample returned token ids from {min(known)} to {max(known)}; the model "
             f"knows 0 to {vocab_size - 1}."
         )
 

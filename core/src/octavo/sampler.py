@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo.draws import Draws
 from octavo.ops.arrays import Array
 from octavo.ops.protocol import SamplingBatch
 from octavo.philox import uniforms
@@ -30,6 +33,20 @@ _TEMPERATURE, _TOP_P, _MIN_P, _REPETITION, _PRESENCE, _FREQUENCY = range(6)
 _TOP_K, _SAMPLE_INDEX, _NUM_LOGPROBS = range(3)
 
 
+@dataclass(frozen=True)
+class _PlainRows:
+    """Rows whose logits nothing touches: from step to step their draws change alone."""
+
+    rows: bytes
+    batch: SamplingBatch
+    draws: Draws
+
+    def at(self, positions: Int32) -> SamplingBatch:
+        if self.batch.all_greedy:
+            return self.batch
+        return dataclasses.replace(self.batch, uniform=self.draws.at(positions))
+
+
 class SamplerRows:
     """Settings and progress of up to ``max_rows`` requests; a step costs a few array operations.
 
@@ -47,7 +64,7 @@ class SamplerRows:
         self._adjusts = np.zeros(max_rows, np.bool_)  # something touches the row's logits now
         self._follows = np.zeros(max_rows, np.bool_)  # something depends on the row's output
         self._adjustments: dict[int, RowAdjustments] = {}
-        self._greedy: tuple[bytes, SamplingBatch] | None = None  # the last rows, if nothing changes
+        self._plain: _PlainRows | None = None  # the last ones, until a row is set
 
     def set_row(
         self,
@@ -89,7 +106,7 @@ class SamplerRows:
 
     def clear_row(self, row: int) -> None:
         """The request of ``row`` is gone; the row may be set again."""
-        self._greedy = None
+        self._plain = None
         self._adjustments.pop(row, None)
         self._adjusts[row] = self._follows[row] = False
 
@@ -111,11 +128,12 @@ class SamplerRows:
         """What to sample for ``rows``, whose new tokens will stand at ``positions``.
 
         A row may repeat, with a sample index for each place. ``mask`` is bool[places, vocab], True
-        = allowed; it must not be used afterwards. Rows that are greedy and nothing else get the
-        very object that they got before.
+        = allowed; it must not be used afterwards. Rows whose logits nothing touches get the arrays
+        that they got before, but for their draws; greedy ones get the very object.
         """
-        if self._greedy is not None and mask is None and self._greedy[0] == rows.tobytes():
-            return self._greedy[1]
+        known = self._plain if mask is None and sample_indices is None else None
+        if known is not None and known.rows == rows.tobytes():
+            return known.at(positions)
         floats: Array = self._floats[:, rows]
         integers: Array = self._integers[:, rows]
         all_greedy = not floats[_TEMPERATURE].any()
@@ -125,7 +143,6 @@ class SamplerRows:
         mask = self._restricted(mask, len(rows), adjustments)
         seen_rows, seen_ids, seen_counts = _gather_seen(adjustments)
         bias_rows, bias_ids, bias_values = _gather_bias(adjustments)
-        plain = not adjustments and mask is None
         batch = SamplingBatch(
             temperature=floats[_TEMPERATURE],
             top_k=integers[_TOP_K],
@@ -144,14 +161,18 @@ class SamplerRows:
             mask=mask,
             num_logprobs=int(integers[_NUM_LOGPROBS].max(initial=-1)),
             all_greedy=all_greedy,
-            plain=plain,
+            plain=not adjustments and mask is None,
             truncated=not all_greedy and bool(integers[_TOP_K].any() or (floats[_TOP_P] < 1).any()),
         )
-        self._greedy = (rows.tobytes(), batch) if all_greedy and plain else None
+        self._plain = None
+        if batch.plain and sample_indices is None:
+            seeds, request_keys = self._keys[:, rows]
+            draws = Draws(seeds, request_keys, integers[_SAMPLE_INDEX])
+            self._plain = _PlainRows(rows.tobytes(), batch, draws)
         return batch
 
     def _note(self, row: int, adjustments: RowAdjustments) -> None:
-        self._greedy = None
+        self._plain = None
         self._adjusts[row] = adjustments.adjusts
         self._follows[row] = adjustments.follows
 

@@ -6,13 +6,13 @@ Arrays are listed in the order of ``listed``; ``traced`` puts symbolic ones in t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.api import StepBatch
+from octavo.api import SamplingBatch, StepBatch
 from octavo_cpu.native.plan import NativePlan
 from octavo_cpu.native.rows import Untraceable
 
@@ -30,6 +30,13 @@ _ROWS_OF_BATCH = {
     "context_lens": "tokens",
     "logits_rows": "rows",
 }
+_SETTINGS_OF_ROWS = {
+    "temperature": np.float32,
+    "top_k": np.int32,
+    "top_p": np.float32,
+    "min_p": np.float32,
+    "uniform": np.float32,
+}
 
 
 def listed(value: Any, arrays: Arrays) -> Hashable:  # noqa: PLR0911 - a case each
@@ -44,6 +51,9 @@ def listed(value: Any, arrays: Arrays) -> Hashable:  # noqa: PLR0911 - a case ea
     if isinstance(value, StepBatch):
         arrays.extend([getattr(value, name) for name in _ROWS_OF_BATCH])
         return StepBatch
+    if isinstance(value, SamplingBatch) and value.plain:
+        arrays.extend([getattr(value, name) for name in _settings(value)])
+        return (SamplingBatch, value.all_greedy, value.num_logprobs)
     if isinstance(value, NativePlan):
         arrays.extend((value.buffer, value.scratch))
         return NativePlan
@@ -73,12 +83,14 @@ class _Same:
         return id(self._thing)
 
 
-def traced(value: Any, symbolic: Symbolic) -> Any:
+def traced(value: Any, symbolic: Symbolic) -> Any:  # noqa: PLR0911 - a case each
     """``value`` with symbolic arrays, asked for in the order in which ``listed`` lists."""
     if isinstance(value, np.ndarray):
         return symbolic(value, None)
     if isinstance(value, StepBatch):
         return _traced_batch(value, symbolic)
+    if isinstance(value, SamplingBatch) and value.plain:
+        return _traced_sampling(value, symbolic)
     if isinstance(value, NativePlan):
         return NativePlan(symbolic(value.buffer, "plan"), symbolic(value.scratch, None))
     if isinstance(value, tuple | list):
@@ -99,6 +111,26 @@ def _traced_batch(batch: StepBatch, symbolic: Symbolic) -> StepBatch:
     arrays = {name: symbolic(getattr(batch, name), rows) for name, rows in _ROWS_OF_BATCH.items()}
     others: Any = _Untold()
     return StepBatch(**arrays, query_start=others, seq_lens=others, groups=others)
+
+
+def _settings(sampling: SamplingBatch) -> Iterable[str]:
+    """Greedy rows have none; their temperature tells how many there are."""
+    return ("temperature",) if sampling.all_greedy else _SETTINGS_OF_ROWS
+
+
+def _traced_sampling(sampling: SamplingBatch, symbolic: Symbolic) -> SamplingBatch:
+    others: Any = _Untold()
+    fields = {
+        field.name: others
+        for field in dataclasses.fields(sampling)
+        if isinstance(getattr(sampling, field.name), np.ndarray)
+    }
+    for name in _settings(sampling):
+        values = getattr(sampling, name)
+        if values.dtype != _SETTINGS_OF_ROWS[name]:
+            raise Untraceable(f"{name} is of {values.dtype}")
+        fields[name] = symbolic(values, "rows")
+    return dataclasses.replace(sampling, **fields)
 
 
 class _Untold:

@@ -243,17 +243,16 @@ class NativeOps(PortableOps):
 
     def sample(self, logits: Array, sampling: SamplingBatch) -> SampleResult:
         """One token per row of logits."""
-        self._demand_numbers(logits)
+        if isinstance(logits, Traced):
+            self._recorder(logits)
+            return native_sampling.record(logits, sampling)
         return native_sampling.sample(self._context, logits, sampling)
 
     def token_logprobs(self, logits: Array, token_ids: Array, num_logprobs: int) -> SampleResult:
         """Log-probabilities and ranks of given tokens; token_ids pass through."""
-        self._demand_numbers(logits)
-        return native_sampling.token_logprobs(logits, token_ids, num_logprobs)
-
-    def _demand_numbers(self, logits: Array) -> None:
         if isinstance(logits, Traced):
-            raise Untraceable("sampling is no instruction")
+            raise Untraceable("log-probabilities are no instruction")
+        return native_sampling.token_logprobs(logits, token_ids, num_logprobs)
 
 
 @lru_cache(maxsize=64)

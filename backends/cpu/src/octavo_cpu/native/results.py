@@ -43,15 +43,16 @@ class Results:
                 item if build is None else build(arrays) for item, build in parts
             )
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            made: Any = type(value)
             fields = {
                 field.name: self._builder(getattr(value, field.name))
                 for field in dataclasses.fields(value)
             }
-            changing = {name: build for name, build in fields.items() if build is not None}
-            if not changing:
+            if not any(fields.values()):
                 return None
-            return lambda arrays: dataclasses.replace(
-                value, **{name: build(arrays) for name, build in changing.items()}
+            parts = [(getattr(value, name), build) for name, build in fields.items()]
+            return lambda arrays: made(
+                *[item if build is None else build(arrays) for item, build in parts]
             )
         return None
 

@@ -15,8 +15,11 @@ from octavo_cpu.native.eager import address_of
 from octavo_cpu.native.encoding import element_of, encode
 from octavo_cpu.native.instruction import Opcode
 from octavo_cpu.native.library import Context
+from octavo_cpu.native.rows import Untraceable
+from octavo_cpu.native.traced import Traced
+from octavo_cpu.native.views import rows_of
 
-__all__ = ["sample", "token_logprobs", "widen"]
+__all__ = ["record", "sample", "token_logprobs", "widen"]
 
 Logits = NDArray[Any]  # [rows, vocab] in float32, bfloat16 or float16
 Logits32 = NDArray[np.float32]
@@ -32,6 +35,21 @@ def sample(context: Context, logits: Logits, sampling: SamplingBatch) -> SampleR
     return SampleResult(
         token_ids, likely.logprobs, likely.ranks, likely.top_ids, likely.top_logprobs, valid
     )
+
+
+def record(logits: Traced, sampling: SamplingBatch) -> SampleResult:
+    """One token for each row of logits that are yet to come, and no more than that."""
+    if not sampling.plain or sampling.num_logprobs >= 0:
+        raise Untraceable("masks, biases, penalties and log-probabilities are no instructions")
+    recording = logits.recording
+    logits, (num_rows, vocab_size, stride) = rows_of(recording.unrounded(logits))
+    token_ids = recording.new((num_rows,), np.dtype(np.int32))
+    valid = recording.new((num_rows,), np.dtype(np.bool_))
+    settings = () if sampling.all_greedy else _settings_of(sampling)
+    opcode = Opcode.ARGMAX if sampling.all_greedy else Opcode.DRAW
+    operands = (logits, *settings, token_ids, valid)
+    recording.emit(opcode, logits.dtype, operands, (num_rows, vocab_size, stride))
+    return SampleResult(token_ids, None, None, None, None, valid)
 
 
 def token_logprobs(logits: Logits, token_ids: NDArray[np.int32], num_logprobs: int) -> SampleResult:
@@ -83,12 +101,16 @@ def _has_contiguous_rows(logits: Logits) -> bool:
 
 def _settings(sampling: SamplingBatch) -> list[NDArray[Any]]:
     """The operands of DRAW, as contiguous arrays: [rows] each."""
-    numbers = (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p)
     dtypes = (np.float32, np.int32, np.float32, np.float32, np.float32)
     return [
         np.ascontiguousarray(values, dtype)
-        for values, dtype in zip((*numbers, sampling.uniform), dtypes, strict=True)
+        for values, dtype in zip(_settings_of(sampling), dtypes, strict=True)
     ]
+
+
+def _settings_of(sampling: SamplingBatch) -> tuple[Any, ...]:
+    numbers = (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p)
+    return (*numbers, sampling.uniform)
 
 
 def _adjusted(logits: Logits, sampling: SamplingBatch) -> Logits32:

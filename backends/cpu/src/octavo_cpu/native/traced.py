@@ -122,7 +122,7 @@ class Traced:
             raise Untraceable(f"an array was indexed with {key!r}; slices are understood")
         shape, offset = list(self.shape), self.offset
         for axis, each in enumerate(keys):
-            if each == slice(None):
+            if _takes_all(each, shape[axis]):
                 continue
             start, stop, step = each.indices(operator.index(self.shape[axis]))
             if step != 1:
@@ -133,6 +133,15 @@ class Traced:
 
     def _view(self, shape: tuple[Any, ...], strides: tuple[int, ...], offset: int) -> Traced:
         return Traced(self.recording, self.buffer, shape, strides, self.dtype, offset)
+
+
+def _takes_all(rows: slice, size: Size) -> bool:
+    """``[:]``, or ``[:n]`` of n rows, which is no use of their number."""
+    if rows.start is not None or rows.step is not None:
+        return False
+    if isinstance(rows.stop, Rows) and isinstance(size, Rows):
+        return rows.stop.name == size.name
+    return rows.stop is None
 
 
 def _count(shape: tuple[Any, ...]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import tracemalloc
+from collections import Counter
 from pathlib import Path
 
 import ml_dtypes
@@ -279,6 +280,7 @@ def test_int4_is_told_what_counts():
 def test_other_packings_are_unpacked(schemes, quantization):
     loader, names = packed_loader(schemes, quantization)
     kind, weight = loader.linear(*names, in_features=32, out_features=[4] * len(schemes))
+    assert loader.unpacked == Counter(scheme for scheme in schemes if scheme is not None)
     assert kind == "unpacked"
     np.testing.assert_array_equal(weight, np.vstack([random(4, 32)] * len(schemes)))
 

@@ -239,6 +239,9 @@ def _load_weights(
     if unused:
         shown = ", ".join(unused[:5]) + (" …" if len(unused) > 5 else "")
         tell(config, f"Not used by this model: {len(unused)} tensors ({shown}).")
+    if packing.schemes and loader.unpacked:
+        counts = ", ".join(f"{count} in {scheme}" for scheme, count in loader.unpacked.items())
+        tell(config, f"Unpacked to {dtype}, since the backend does not take them so: {counts}.")
     return weights
 
 

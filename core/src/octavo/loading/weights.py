@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,8 @@ class CheckpointWeightLoader:
         self._importance = importance or {}
         self._on_bytes = on_bytes
         self._is_tied = False
+        self.unpacked: Counter[str] = Counter()
+        """Scheme → matrices that the checkpoint packs in it, and that had to be unpacked."""
         self._embeddings: list[tuple[Array, str, tuple[int, int]]] = []
 
     def has(self, name: str) -> bool:
@@ -109,6 +112,8 @@ class CheckpointWeightLoader:
         if weight is None:
             fine = is_fine(names)
             weight = self._floats(weight_names, shapes, fine=fine, transposed=transposed)
+            stored = [shape[::-1] for shape in shapes] if transposed else shapes
+            self._note_unpacked(weight_names, stored)
         bias_row = None
         if bias:
             sizes = [(size,) for size in out_features]
@@ -161,6 +166,10 @@ class CheckpointWeightLoader:
         importance = self._importance.get(names[0])
         weight = read(names, shapes, dtype)
         return self._packing.apply(weight, is_fine=fine, importance=importance)
+
+    def _note_unpacked(self, names: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> None:
+        stored = (self._tensors.dtype(*each) for each in zip(names, shapes, strict=True))
+        self.unpacked.update(dtype for dtype in stored if dtype and ":" in dtype)
 
     def _smaller_head(self, name: str, shape: tuple[int, int]) -> QuantizedTensor | None:
         """An embedding table as the checkpoint packs it or quantised here; None for neither."""

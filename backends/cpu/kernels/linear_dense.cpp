@@ -130,26 +130,6 @@ Grid grid_of(const Call& call) {
   return {rows_per_chunk, row_chunks, panels_per_chunk, chunks_of(panels, panels_per_chunk)};
 }
 
-template <class T>
-void store_row(const Linear& linear, const f32v* sums, int64_t column, T* out) {
-  for (int v = 0; v < kVectors && column < linear.out_features; ++v, column += kLanes) {
-    f32v result = sums[v];
-    if (linear.bias != nullptr) result += load(linear.bias + column);
-    const int64_t rest = linear.out_features - column;
-    if (rest >= kLanes)
-      store(out + column, result);
-    else
-      store_part(out + column, result, static_cast<int>(rest));
-  }
-}
-
-// A panel's columns of the chunk's rows.
-template <class T>
-void store_rows(const Linear& linear, const f32v* sums, int64_t panel, Range rows, T* out) {
-  for (int64_t row = rows.begin; row < rows.end; ++row, sums += kVectors)
-    store_row(linear, sums, panel * kPanel, out + row * linear.out_features);
-}
-
 // Rows in another type than the product takes, or that end in the middle of a step: copied, with zeros.
 template <class Activation, class T>
 void copy_rows(const T* x, int64_t stride, int64_t rows, int64_t dim, Activation* copies,
@@ -191,10 +171,7 @@ void run_chunk(const Call& call, int64_t chunk, Scratch& scratch) {
   for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
     const auto* words = static_cast<const Word*>(linear.data) + panel * num_steps * kPanel;
     multiply_panel<Product>(words, rows, num_steps, sums);
-    if (call.size(4) == 1)
-      store_rows(linear, sums, panel, range, call.operand<float>(2));
-    else
-      store_rows(linear, sums, panel, range, call.operand<T>(2));
+    store_sums<T>(call, sums, panel, range);
   }
 }
 

@@ -3,14 +3,12 @@
 
 #include <type_traits>
 
-#include "simd.h"
+#include "linear_sums.h"
 
 namespace octavo::OCTAVO_VARIANT {
 
-// A panel is as wide as hides the latency of additions for one row, a tile as high as the registers are
-// many: the sums, the activations of a step, and one vector of weights.
-constexpr int kVectors = 4;
-constexpr int kPanel = kVectors * kLanes;
+// A tile is as high as the registers are many: the sums, the activations of a step, and one vector of
+// weights.
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int kTileRows = 6;  // 24 sums in 32 registers
 #elif defined(__powerpc64__)

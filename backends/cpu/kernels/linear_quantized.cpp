@@ -145,26 +145,6 @@ void multiply_rows(const uint8_t* panel, int64_t in_features, const Rows<typenam
 
 // ---- chunks: some rows times some panels ----
 
-template <class T>
-void store_row(const Linear& linear, const f32v* accumulators, int64_t column, T* out) {
-  for (int v = 0; v < kVectors && column < linear.out_features; ++v, column += kLanes) {
-    f32v result = accumulators[v];
-    if (linear.bias != nullptr) result += load(linear.bias + column);
-    const int64_t rest = linear.out_features - column;
-    if (rest >= kLanes)
-      store(out + column, result);
-    else
-      store_part(out + column, result, static_cast<int>(rest));
-  }
-}
-
-// A panel's columns of the chunk's rows.
-template <class T>
-void store_rows(const Linear& linear, const f32v* accumulators, int64_t panel, Range rows, T* out) {
-  for (int64_t row = rows.begin; row < rows.end; ++row, accumulators += kVectors)
-    store_row(linear, accumulators, panel * kPanel, out + row * linear.out_features);
-}
-
 int64_t panels_per_chunk(const Call& call) {
   const int64_t num_panels = chunks_of(call.operand<const Linear>(1)->out_features, kPanel);
   return std::max<int64_t>(1, num_panels / (8 * call.num_threads));
@@ -210,10 +190,7 @@ void run_chunk(const Call& call, int64_t chunk, Scratch& scratch) {
     } else {
       multiply_rows<F, Product>(panel, in_features, rows, accumulators);
     }
-    if (call.size(4) == 1)
-      store_rows(linear, accumulators, index, range, call.operand<float>(2));
-    else
-      store_rows(linear, accumulators, index, range, call.operand<T>(2));
+    store_sums<T>(call, accumulators, index, range);
   }
 }
 

@@ -4,13 +4,11 @@
 //     for each group of k: [codes: word 0 of every vector of columns, word 1, ...][scales of the group]
 #pragma once
 
+#include "../linear_sums.h"
 #include "../memory.h"
 #include "formats.h"
 
 namespace octavo::OCTAVO_VARIANT {
-
-constexpr int kVectors = 4;  // of columns: as many chains of additions at once
-constexpr int kPanel = kVectors * kLanes;
 
 template <class F>
 struct Panel {

@@ -33,7 +33,8 @@ def test_every_flag_is_on_the_page_and_none_that_is_not_there(page):
     there = {f"--{option.parameter.replace('_', '-')}" for option in options}
     assert shown == there | {"--model", "--config", "--dry-run"}
     engine = {f"--{option.parameter.replace('_', '-')}" for option in ENGINE_OPTIONS}
-    assert set(re.findall(r"--[a-z][a-z-]+", page)) <= shown | engine | {"--help", "--no-buffer"}
+    of_others = {"--help", "--no-buffer", "--cpunodebind", "--membind"}  # curl's, numactl's
+    assert set(re.findall(r"--[a-z][a-z-]+", page)) <= shown | engine | of_others
 
 
 def test_the_defaults_on_the_page_are_the_servers(page):

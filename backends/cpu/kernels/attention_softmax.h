@@ -18,7 +18,7 @@ inline f32v exp_negative(f32v x) {
   const f32v bounded = x < -87.0f ? splat(-87.0f) : x;
   const f32v shifted = fma(bounded, splat(1.44269504f), magic);
   const f32v whole = shifted - magic;
-  const f32v rest = fma(whole, splat(1.42860677e-6f), fma(whole, splat(-0.693145752f), bounded));
+  const f32v rest = fma(whole, splat(-1.42860677e-6f), fma(whole, splat(-0.693145752f), bounded));
   f32v power = splat(1.3981999507e-3f);
   power = fma(power, rest, splat(8.3334519073e-3f));
   power = fma(power, rest, splat(4.1665795894e-2f));

@@ -35,6 +35,7 @@ double from_bfloat16(uint16_t bits) {
 uint16_t half_of(double value) {
   const uint16_t sign = std::signbit(value) ? 0x8000 : 0;
   const double magnitude = std::fabs(value);
+  if (!std::isfinite(value)) return static_cast<uint16_t>(sign | 0x7c00 | (std::isnan(value) ? 0x200 : 0));
   if (magnitude == 0) return sign;
   const int exponent = std::max(-14, std::ilogb(magnitude));
   const double mantissa = std::nearbyint(std::ldexp(magnitude, 10 - exponent));  // 1024 to 2048

@@ -6,6 +6,7 @@
 namespace octavo::check {
 
 constexpr Element kElements[] = {Element::f32, Element::bf16, Element::f16};
+constexpr Element kCaches[] = {Element::f32, Element::bf16, Element::f16, Element::i8};
 
 void check_rows(Machine& machine);
 void check_norms(Machine& machine);
@@ -14,5 +15,8 @@ void check_activations(Machine& machine);
 void check_arithmetic(Machine& machine);
 void check_dense_products(Machine& machine);
 void check_packed_products(Machine& machine);
+void check_caches(Machine& machine);
+void check_attention(Machine& machine);
+void check_sampling(Machine& machine);
 
 }  // namespace octavo::check

@@ -11,7 +11,8 @@ int main() {
   for (const std::string& variant : variants()) {
     Machine machine(variant);
     for (const auto check : {check_rows, check_norms, check_rotation, check_activations, check_arithmetic,
-                             check_dense_products, check_packed_products})
+                             check_dense_products, check_packed_products, check_caches, check_attention,
+                             check_sampling})
       check(machine);
     all_well &= machine.report();
   }

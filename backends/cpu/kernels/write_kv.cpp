@@ -83,28 +83,33 @@ void ask_for(const Call& call, const WriteShape& shape, int64_t slot) {
 }
 
 template <class T, class Stored>
-void write_token(const Call& call, const WriteShape& shape, int64_t token, int64_t slot, float* floats,
-                 Stored* row) {
+void write_head(const Call& call, const WriteShape& shape, int64_t token, int64_t slot, int64_t head,
+                float* floats, Stored* row) {
   const int64_t block = slot / shape.block_size, offset = slot % shape.block_size;
-  for (int64_t head = 0; head < shape.kv_heads; ++head) {
-    const T* k = call.operand<const T>(0) + token * shape.k_token + head * shape.k_head;
-    const T* v = call.operand<const T>(1) + token * shape.v_token + head * shape.v_head;
-    const int64_t head_block = block * shape.kv_heads + head;
-    Stored* k_block = call.operand<Stored>(2) + head_block * shape.k_dim * shape.block_size;
-    Stored* v_block = call.operand<Stored>(3) + head_block * shape.head_dim * shape.block_size;
-    row[shape.k_dim - 1] = Stored{};
-    if constexpr (std::is_same_v<Stored, int8_t>) {
-      float* scales = call.operand<float>(4) + head_block * 2 * shape.block_size + offset;
-      scales[0] = encode(k, shape.head_dim, floats, row);
-      scatter_key(row, shape.k_dim, shape.block_size, offset, k_block);
-      scales[shape.block_size] = encode(v, shape.head_dim, floats, row);
-    } else {
-      convert(k, shape.head_dim, row);
-      scatter_key(row, shape.k_dim, shape.block_size, offset, k_block);
-      convert(v, shape.head_dim, row);
-    }
-    scatter_value(row, shape.head_dim, offset, v_block);
+  const T* k = call.operand<const T>(0) + token * shape.k_token + head * shape.k_head;
+  const T* v = call.operand<const T>(1) + token * shape.v_token + head * shape.v_head;
+  const int64_t head_block = block * shape.kv_heads + head;
+  Stored* k_block = call.operand<Stored>(2) + head_block * shape.k_dim * shape.block_size;
+  Stored* v_block = call.operand<Stored>(3) + head_block * shape.head_dim * shape.block_size;
+  row[shape.k_dim - 1] = Stored{};
+  if constexpr (std::is_same_v<Stored, int8_t>) {
+    float* scales = call.operand<float>(4) + head_block * 2 * shape.block_size + offset;
+    scales[0] = encode(k, shape.head_dim, floats, row);
+    scatter_key(row, shape.k_dim, shape.block_size, offset, k_block);
+    scales[shape.block_size] = encode(v, shape.head_dim, floats, row);
+  } else {
+    convert(k, shape.head_dim, row);
+    scatter_key(row, shape.k_dim, shape.block_size, offset, k_block);
+    convert(v, shape.head_dim, row);
   }
+  scatter_value(row, shape.head_dim, offset, v_block);
+}
+
+// The tokens from `begin` on whose slots follow each other in one block, `end` at the most.
+int64_t end_of_run(const Plan& plan, int64_t block_size, int64_t begin, int64_t end) {
+  int64_t token = begin + 1, slot = plan.slot(begin) + 1;
+  for (; token < end && plan.slot(token) == slot && slot % block_size != 0; ++slot) ++token;
+  return token;
 }
 
 template <class T, class Stored>
@@ -112,17 +117,16 @@ void write_tokens(const Call& call, const WriteShape& shape, Range tokens, Scrat
   const Plan plan(call.operand<const int32_t>(5));
   float* floats = scratch.array<float>(static_cast<size_t>(2 * shape.head_dim + 2));
   auto* row = reinterpret_cast<Stored*>(floats + shape.head_dim);
-  // Tokens of one prompt share lines with those before them; decoded ones lie anywhere.
-  const auto ask = [&](int64_t token) {
-    if (token >= tokens.end) return;
-    const bool follows = token > tokens.begin && plan.slot(token) == plan.slot(token - 1) + 1;
-    if (!follows) ask_for<Stored>(call, shape, plan.slot(token));
-  };
-  ask(tokens.begin);
-  for (int64_t token = tokens.begin; token < tokens.end; ++token) {
-    ask(token + 1);
-    // Padding goes to slot 0, which nobody reads.
-    if (const int64_t slot = plan.slot(token)) write_token<T>(call, shape, token, slot, floats, row);
+  if (tokens.begin < tokens.end) ask_for<Stored>(call, shape, plan.slot(tokens.begin));
+  for (int64_t begin = tokens.begin; begin < tokens.end;) {
+    const int64_t end = end_of_run(plan, shape.block_size, begin, tokens.end);
+    if (end < tokens.end) ask_for<Stored>(call, shape, plan.slot(end));
+    // Head by head: the keys of a run go to the same lines, which stay near until all are written.
+    for (int64_t head = 0; head < shape.kv_heads; ++head)
+      for (int64_t token = begin; token < end; ++token)
+        // Padding goes to slot 0, which nobody reads.
+        if (const int64_t slot = plan.slot(token)) write_head<T>(call, shape, token, slot, head, floats, row);
+    begin = end;
   }
 }
 

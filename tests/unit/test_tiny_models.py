@@ -120,14 +120,14 @@ def test_generate_does_not_wait_for_ever():
 def test_a_step_that_raises_is_a_finding_although_the_engine_recovers():
     vector, model = family_vectors()["llama"], TINY_MODELS["llama"]
     with NUMPY.engine(model.config, seed=vector.seed, dtype="float32") as loaded:
-        step, num_calls = loaded.engine.runner._step.whole, []
+        step, num_calls = loaded.engine.runner._step.run, []
 
-        def failing_once(*arguments):
+        def failing_once(*arguments, **options):
             num_calls.append(1)
             if len(num_calls) == 3:
                 raise OSError("the third step fails")
-            return step(*arguments)
+            return step(*arguments, **options)
 
-        loaded.engine.runner._step.whole = failing_once
+        loaded.engine.runner._step.run = failing_once
         with pytest.raises(OSError, match="the third step fails"):
             generate(loaded, [vector.prompt])

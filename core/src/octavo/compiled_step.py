@@ -16,8 +16,9 @@ __all__ = ["CompiledStep"]
 
 
 class CompiledStep:
-    """``forward`` and ``sample`` run where masks are computed meanwhile."""
+    """``whole`` is a step; ``forward`` and ``sample`` run where masks are computed meanwhile."""
 
+    whole: Any
     forward: Any
     sample: Any
 
@@ -47,8 +48,8 @@ class CompiledStep:
         }
         self.forward = self._compiled.get("forward")
         self.sample = self._compiled.get("sample")
-        self._whole = self._compiled["whole"]
-        self._joined = join(self.forward, self.sample) if self.has_parts else self._whole
+        self.whole = self._compiled["whole"]
+        self._joined = join(self.forward, self.sample) if self.has_parts else self.whole
 
     def run(self, *inputs: Any, sampling: SamplingBatch, prompt_targets: Array | None) -> Any:
         """A step: what ``octavo.step.make_step`` returns.
@@ -57,10 +58,10 @@ class CompiledStep:
         whole step is then the same in all that a backend specialises it for.
         """
         is_plain = sampling.plain and sampling.num_logprobs < 0 and prompt_targets is None
-        step = self._whole if is_plain else self._joined
+        step = self.whole if is_plain else self._joined
         return step(*inputs, sampling, prompt_targets)
 
     def release(self) -> None:
         """Let go of what was compiled, which may hold memory of weights."""
         self._compiled = {}
-        self._whole = self._joined = self.forward = self.sample = None
+        self.whole = self._joined = self.forward = self.sample = None

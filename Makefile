@@ -60,7 +60,7 @@ test-clients: $(VENV)/test.stamp $(VENV)/cpu.stamp $(CLIENT_STAMPS) ## Call a re
 test-browser: $(VENV)/test.stamp $(VENV)/cpu.stamp browser-deps ## Try the page of a real server in Chromium
 	OCTAVO_TEST_BROWSER=1 $(BIN)/python -m pytest tests/browser -m "slow or not slow" $(ARGS)
 
-test-cross: ## Check the CPU kernels for Arm, POWER and Z under an emulator, as far as there is one
+test-cross: ## Check the CPU kernels for Arm and POWER under an emulator, as far as there is one
 	$(PYTHON) scripts/cross_check.py $(ARGS)
 
 browser-deps: $(VENV)/browser.stamp ## Install what drives Chromium, and look for Chromium itself

@@ -38,7 +38,6 @@ class Target:
 TARGETS = (
     Target("aarch64", "aarch64-linux-gnu", "qemu-aarch64", ("cortex-a53", "max")),
     Target("ppc64le", "powerpc64le-linux-gnu", "qemu-ppc64le", ("power9", "power10")),
-    Target("s390x", "s390x-linux-gnu", "qemu-s390x", ("max",)),
 )
 
 

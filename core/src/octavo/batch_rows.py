@@ -27,9 +27,7 @@ class BatchRows:
         self._block_size = block_size
         self._token_ids = np.zeros((max_rows, 64), np.int32)
         self._tables = [np.zeros((max_rows, 8), np.int32) for _ in range(num_groups)]
-        self._num_free_columns = (
-            0  # behind the longest row, if known: looked at before it is needed
-        )
+        self._num_free_columns = 0  # behind the longest row; 0 forces a look
         self.prompt_lens = np.zeros(max_rows, np.int32)
         self.lengths = np.zeros(max_rows, np.int32)  # tokens known so far: prompt and output
 

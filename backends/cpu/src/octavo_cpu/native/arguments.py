@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from octavo.api import SamplingBatch, StepBatch
 from octavo_cpu.native.plan import NativePlan
 from octavo_cpu.native.rows import Untraceable
+from octavo_cpu.native.sampling import SETTINGS
 
 __all__ = ["listed", "traced"]
 
@@ -29,13 +30,6 @@ _ROWS_OF_BATCH = {
     "token_seqs": "tokens",
     "context_lens": "tokens",
     "logits_rows": "rows",
-}
-_SETTINGS_OF_ROWS = {
-    "temperature": np.float32,
-    "top_k": np.int32,
-    "top_p": np.float32,
-    "min_p": np.float32,
-    "uniform": np.float32,
 }
 
 
@@ -115,7 +109,7 @@ def _traced_batch(batch: StepBatch, symbolic: Symbolic) -> StepBatch:
 
 def _settings(sampling: SamplingBatch) -> Iterable[str]:
     """Greedy rows have none; their temperature tells how many there are."""
-    return ("temperature",) if sampling.all_greedy else _SETTINGS_OF_ROWS
+    return ("temperature",) if sampling.all_greedy else SETTINGS
 
 
 def _traced_sampling(sampling: SamplingBatch, symbolic: Symbolic) -> SamplingBatch:
@@ -127,7 +121,7 @@ def _traced_sampling(sampling: SamplingBatch, symbolic: Symbolic) -> SamplingBat
     }
     for name in _settings(sampling):
         values = getattr(sampling, name)
-        if values.dtype != _SETTINGS_OF_ROWS[name]:
+        if values.dtype != SETTINGS[name]:
             raise Untraceable(f"{name} is of {values.dtype}")
         fields[name] = symbolic(values, "rows")
     return dataclasses.replace(sampling, **fields)

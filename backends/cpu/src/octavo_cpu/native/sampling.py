@@ -19,10 +19,19 @@ from octavo_cpu.native.rows import Untraceable
 from octavo_cpu.native.traced import Traced
 from octavo_cpu.native.views import rows_of
 
-__all__ = ["record", "sample", "token_logprobs", "widen"]
+__all__ = ["SETTINGS", "record", "sample", "token_logprobs", "widen"]
 
 Logits = NDArray[Any]  # [rows, vocab] in float32, bfloat16 or float16
 Logits32 = NDArray[np.float32]
+
+SETTINGS = {
+    "temperature": np.float32,
+    "top_k": np.int32,
+    "top_p": np.float32,
+    "min_p": np.float32,
+    "uniform": np.float32,
+}
+"""What DRAW reads of a SamplingBatch between logits and results, in its order; one for each row."""
 
 
 def sample(context: Context, logits: Logits, sampling: SamplingBatch) -> SampleResult:
@@ -45,7 +54,7 @@ def record(logits: Traced, sampling: SamplingBatch) -> SampleResult:
     logits, (num_rows, vocab_size, stride) = rows_of(recording.unrounded(logits))
     token_ids = recording.new((num_rows,), np.dtype(np.int32))
     valid = recording.new((num_rows,), np.dtype(np.bool_))
-    settings = () if sampling.all_greedy else _settings_of(sampling)
+    settings = () if sampling.all_greedy else [getattr(sampling, name) for name in SETTINGS]
     opcode = Opcode.ARGMAX if sampling.all_greedy else Opcode.DRAW
     operands = (logits, *settings, token_ids, valid)
     recording.emit(opcode, logits.dtype, operands, (num_rows, vocab_size, stride))
@@ -100,17 +109,10 @@ def _has_contiguous_rows(logits: Logits) -> bool:
 
 
 def _settings(sampling: SamplingBatch) -> list[NDArray[Any]]:
-    """The operands of DRAW, as contiguous arrays: [rows] each."""
-    dtypes = (np.float32, np.int32, np.float32, np.float32, np.float32)
+    """As contiguous arrays: [rows] each."""
     return [
-        np.ascontiguousarray(values, dtype)
-        for values, dtype in zip(_settings_of(sampling), dtypes, strict=True)
+        np.ascontiguousarray(getattr(sampling, name), dtype) for name, dtype in SETTINGS.items()
     ]
-
-
-def _settings_of(sampling: SamplingBatch) -> tuple[Any, ...]:
-    numbers = (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p)
-    return (*numbers, sampling.uniform)
 
 
 def _adjusted(logits: Logits, sampling: SamplingBatch) -> Logits32:

@@ -3,32 +3,14 @@
 //
 //   operands: out u8[chunks]    sizes: chunks, fault (0 none, 1 bad_alloc, 2 runtime_error, 3 an int),
 //                                      thread (0 the caller's, 1 a worker's, 2 every one)
-#include <atomic>
-#include <chrono>
 #include <new>
 #include <stdexcept>
 #include <thread>
 
-#include "kernel.h"
+#include "check/chunk_for_each_thread.h"
 
 namespace octavo {
 namespace {
-
-std::thread::id caller;
-std::atomic<int64_t> num_arrived{0};
-
-int64_t num_chunks(const Call& call) {
-  caller = std::this_thread::get_id();
-  num_arrived = 0;
-  return call.size(0);
-}
-
-// Until every chunk has a thread of its own.
-void await_others(int64_t expected) {
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
-  for (++num_arrived; num_arrived < expected && std::chrono::steady_clock::now() < deadline;)
-    std::this_thread::yield();
-}
 
 [[noreturn]] void fail(int64_t fault) {
   if (fault == 1) throw std::bad_alloc();

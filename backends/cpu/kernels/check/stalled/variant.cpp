@@ -5,30 +5,13 @@
 //   sizes: chunks, thread that stands still (2 none), for how many milliseconds
 #include <sched.h>
 
-#include <atomic>
 #include <chrono>
 #include <thread>
 
-#include "kernel.h"
+#include "check/chunk_for_each_thread.h"
 
 namespace octavo {
 namespace {
-
-std::thread::id caller;
-std::atomic<int64_t> num_arrived{0};
-
-int64_t num_chunks(const Call& call) {
-  caller = std::this_thread::get_id();
-  num_arrived = 0;
-  return call.size(0);
-}
-
-// Until every chunk has a thread of its own.
-void await_others(int64_t expected) {
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
-  for (++num_arrived; num_arrived < expected && std::chrono::steady_clock::now() < deadline;)
-    std::this_thread::yield();
-}
 
 void run(const Call& call, int64_t chunk, Scratch&) {
   await_others(call.size(0));

@@ -1,0 +1,1 @@
+"""Octavo on NVIDIA GPUs."""

@@ -1,0 +1,1 @@
+"""Octavo on AMD GPUs."""

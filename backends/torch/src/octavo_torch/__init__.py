@@ -1,0 +1,1 @@
+"""What Octavo's backends on torch share, and the backend `torch` itself."""

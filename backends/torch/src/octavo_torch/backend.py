@@ -1,0 +1,103 @@
+"""What every backend on torch has alike: arrays there and back, weights, caches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from octavo.api import BackendError, PortableLinear, QuantizedTensor, make_plans
+from octavo_torch.caches import TorchCache
+from octavo_torch.dtypes import numpy_dtype, torch_dtype
+from octavo_torch.ops import TorchOps
+
+if TYPE_CHECKING:
+    from octavo.api import Capabilities, KVSpec, StepBatch
+
+__all__ = ["TorchBackend"]
+
+Array: TypeAlias = Any  # a torch.Tensor
+_BITS = {1: np.uint8, 2: np.uint16}
+
+
+class TorchBackend:
+    """``octavo.api.Backend`` on one torch device; a subclass says which, and its capabilities."""
+
+    caps: Capabilities
+
+    def __init__(self, device: torch.device, options: Mapping[str, Any]) -> None:
+        del options
+        self.ops = TorchOps()
+        self.device = device
+
+    def put(self, array: NDArray[Any], dtype: str | None = None) -> Array:
+        """The array on the device, converted to ``dtype`` there."""
+        name = array.dtype.name
+        array = np.ascontiguousarray(array)
+        if not array.flags.writeable:
+            array = array.copy()
+        if name in {"bfloat16", "float8_e4m3fn", "float8_e5m2"}:
+            bits = array.view(_BITS[array.itemsize])
+            tensor = torch.from_numpy(bits).view(torch_dtype(name))
+        else:
+            tensor = torch.from_numpy(array)
+        return tensor.to(self.device, None if dtype is None else torch_dtype(dtype))
+
+    def get(self, array: Array) -> NDArray[Any]:
+        """The tensor in host memory."""
+        tensor = array.detach().cpu()
+        name = str(tensor.dtype).removeprefix("torch.")
+        if name in {"bfloat16", "float8_e4m3fn", "float8_e5m2"}:
+            bits = torch.uint8 if tensor.itemsize == 1 else torch.uint16
+            host: NDArray[Any] = tensor.view(bits).numpy().copy().view(numpy_dtype(name))
+        else:
+            host = tensor.numpy().copy()
+        return host
+
+    def put_linear(
+        self,
+        weight: NDArray[Any] | QuantizedTensor | Array,
+        bias: NDArray[Any] | None,
+        dtype: str,
+    ) -> PortableLinear:
+        """The weight as checkpoints store it; one that ``put`` made is shared."""
+        if isinstance(weight, QuantizedTensor):
+            raise BackendError(f"A weight packed as {weight.scheme} must be unpacked first.")
+        placed = self.put(weight, dtype) if isinstance(weight, np.ndarray) else weight
+        return PortableLinear(placed, None if bias is None else self.put(bias, dtype))
+
+    def make_kv(
+        self, spec: KVSpec, num_blocks: int, block_size: int, *, on_host: bool = False
+    ) -> TorchCache:
+        """Zeros."""
+        shape = (num_blocks, spec.num_kv_heads, block_size, spec.head_dim)
+        device = torch.device("cpu") if on_host else self.device
+        dtype = torch_dtype(spec.dtype)
+        return TorchCache(
+            torch.zeros(shape, dtype=dtype, device=device),
+            torch.zeros(shape, dtype=dtype, device=device),
+        )
+
+    def copy_blocks(self, src: TorchCache, dst: TorchCache, pairs: NDArray[np.int32]) -> TorchCache:
+        """Copy blocks in place in ``dst``."""
+        from_blocks, to_blocks = (torch.from_numpy(np.array(side, np.int64)) for side in pairs.T)
+        for name in ("k", "v"):
+            stored, target = getattr(src, name), getattr(dst, name)
+            rows = stored[from_blocks.to(stored.device)]
+            target[to_blocks.to(target.device)] = rows.to(target.device)
+        return dst
+
+    def plan(self, batch: StepBatch, block_size: int) -> Sequence[Any]:
+        """What the portable attention reads."""
+        del block_size
+        return make_plans(batch, self.put)
+
+    def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """The step as it is."""
+        return step
+
+    def close(self) -> None:
+        """Nothing to release."""

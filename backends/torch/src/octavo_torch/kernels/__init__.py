@@ -1,0 +1,1 @@
+"""Triton kernels, one to a file, and what chooses their launch options."""

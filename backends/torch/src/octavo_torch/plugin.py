@@ -1,0 +1,42 @@
+"""Registers the backend ``torch`` for CPU devices; imports no torch, so that listing is quick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from octavo.api import API_VERSION, BackendSpec, DeviceInfo, Probe, hookimpl
+
+if TYPE_CHECKING:
+    from octavo.api import Backend
+
+__all__ = ["octavo_register_backends"]
+
+
+def _probe() -> Probe:
+    """The CPU, wherever torch is installed."""
+    if find_spec("torch") is None:
+        return Probe(reason="torch is not installed", install="pip install torch")
+    return Probe(devices=(DeviceInfo("cpu", 0, "CPU, through torch"),))
+
+
+def _load(index: int, options: Mapping[str, Any]) -> Backend:
+    from octavo_torch.cpu import TorchCpuBackend
+
+    return TorchCpuBackend(index, options)
+
+
+@hookimpl
+def octavo_register_backends(register: Callable[[BackendSpec], None]) -> None:
+    """Offer ``torch`` for CPU devices."""
+    register(
+        BackendSpec(
+            name="torch",
+            device_kinds=("cpu",),
+            summary="torch on the CPU, as its GPU backends use it",
+            probe=_probe,
+            load=_load,
+            api_version=API_VERSION,
+        )
+    )

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from octavo.api import BackendError, PortableLinear, QuantizedTensor, make_plans
+from octavo.api import BackendError, PortableLinear, QuantizedTensor
 from octavo_torch.caches import TorchCache
 from octavo_torch.dtypes import numpy_dtype, torch_dtype
 from octavo_torch.ops import TorchOps
+from octavo_torch.plan import TorchPlan, make_plans
 
 if TYPE_CHECKING:
     from octavo.api import Capabilities, KVSpec, StepBatch
@@ -30,8 +31,12 @@ class TorchBackend:
 
     def __init__(self, device: torch.device, options: Mapping[str, Any]) -> None:
         del options
-        self.ops = TorchOps()
         self.device = device
+        self.ops = self.make_ops()
+
+    def make_ops(self) -> TorchOps:
+        """The op set for ``self.device``; a GPU's backend makes one with kernels."""
+        return TorchOps()
 
     def put(self, array: NDArray[Any], dtype: str | None = None) -> Array:
         """The array on the device, converted to ``dtype`` there."""
@@ -90,10 +95,9 @@ class TorchBackend:
             target[to_blocks.to(target.device)] = rows.to(target.device)
         return dst
 
-    def plan(self, batch: StepBatch, block_size: int) -> Sequence[Any]:
-        """What the portable attention reads."""
-        del block_size
-        return make_plans(batch, self.put)
+    def plan(self, batch: StepBatch, block_size: int) -> Sequence[TorchPlan]:
+        """One for each KV group."""
+        return make_plans(batch, block_size, self.put)
 
     def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """The step as it is."""

@@ -9,12 +9,19 @@ from typing import Any, Literal, TypeGuard
 
 from octavo.errors import UsageError
 
-__all__ = ["EngineConfig", "PreemptionMode", "Quantization", "SchedulingPolicy"]
+__all__ = [
+    "EngineConfig",
+    "ModelImplementation",
+    "PreemptionMode",
+    "Quantization",
+    "SchedulingPolicy",
+]
 
 SchedulingPolicy = Literal["fcfs", "priority"]
 PreemptionMode = Literal["auto", "recompute", "swap"]
 LoadFormat = Literal["auto", "safetensors", "gguf", "dummy"]
 Quantization = Literal["int8", "int4"]
+ModelImplementation = Literal["auto", "octavo", "transformers"]
 GIB = 1 << 30
 
 
@@ -28,6 +35,7 @@ class EngineConfig:
     download_dir: str | None = None
     load_format: LoadFormat = "auto"
     hf_overrides: Mapping[str, Any] | None = None  # entries of config.json to replace
+    model_impl: ModelImplementation = "auto"  # whose code of the model runs
     generation_config: Literal["auto", "octavo"] = "auto"  # "octavo" ignores the model's defaults
 
     device: str = "auto"
@@ -113,6 +121,7 @@ class EngineConfig:
 _CHOICES: Mapping[str, tuple[str | None, ...]] = {
     "quantization": (None, "int8", "int4"),
     "load_format": ("auto", "safetensors", "gguf", "dummy"),
+    "model_impl": ("auto", "octavo", "transformers"),
     "generation_config": ("auto", "octavo"),
     "scheduling_policy": ("fcfs", "priority"),
     "preemption_mode": ("auto", "recompute", "swap"),

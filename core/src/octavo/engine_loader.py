@@ -12,6 +12,7 @@ from octavo.cache_sizing import plan_for
 from octavo.completion import Vocabulary
 from octavo.config import EngineConfig
 from octavo.configured_checkpoint import configured_checkpoint
+from octavo.configured_model import configured_model
 from octavo.dtype_choice import choose_dtype
 from octavo.engine import Engine
 from octavo.errors import OctavoError, UsageError
@@ -94,13 +95,12 @@ def load_engine(config: EngineConfig, device: OpenDevice) -> LoadedEngine:
 
 
 def _load_engine(config: EngineConfig, device: OpenDevice) -> LoadedEngine:
-    from octavo.models.registry import build_model
     from octavo.ops.binding import bind_ops
 
     resolution, backend = device.resolution, device.backend
     cold = naming_faults(backend, resolution.spec.name)
     checkpoint = configured_checkpoint(config)
-    model = build_model(checkpoint.config, device.plugins.models, resolution.spec.name)
+    model = configured_model(config, checkpoint, device.plugins, resolution.spec.name)
     dtype = choose_dtype("dtype", config.dtype, backend.caps.dtypes)
     ops, bindings = bind_ops(
         backend,

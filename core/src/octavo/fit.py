@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from octavo.cache_plan import CachePlan
 from octavo.cache_sizing import plan_for
 from octavo.configured_checkpoint import configured_checkpoint
+from octavo.configured_model import configured_model
 from octavo.dtype_choice import choose_dtype
 from octavo.errors import CapacityError
 from octavo.member_faults import close_backend, naming_faults
@@ -78,7 +79,6 @@ class FitReport:
 def fit_reports(config: EngineConfig) -> list[FitReport]:
     """One report for each device that ``config`` allows: all of them for ``device="auto"``."""
     from octavo.devices import load_backend
-    from octavo.models.registry import build_model
     from octavo.plugins import load_plugins
     from octavo.policy import load_policy
 
@@ -87,7 +87,7 @@ def fit_reports(config: EngineConfig) -> list[FitReport]:
     checkpoint = configured_checkpoint(config)
     reports = []
     for resolution in _resolutions(config, policy, plugins):
-        model = build_model(checkpoint.config, plugins.models, resolution.spec.name)
+        model = configured_model(config, checkpoint, plugins, resolution.spec.name)
         backend = load_backend(resolution, policy, config.backend_options)
         try:
             reports.append(_report(config, checkpoint, resolution, model, backend))

@@ -74,12 +74,17 @@ class AttentionSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model architecture: ``build(config)`` returns an octavo.models.base.Model."""
+    """A model architecture: ``build(config)`` returns an octavo.models.base.Model.
+
+    The architecture ``*`` stands for every one; it serves where ``--model-impl`` asks for its
+    ``implementation``, or where nobody has written the architecture itself.
+    """
 
     architecture: str  # as in config.json, e.g. "LlamaForCausalLM"
     build: Callable[..., Any]
     backend: str | None = None  # replaces the architecture on this backend only
     api_version: int = API_VERSION
+    implementation: str = "octavo"  # what ``--model-impl`` calls it; "transformers" for ``*``
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from octavo.api import API_VERSION, BackendSpec, DeviceInfo, Probe, hookimpl
+from octavo.api import API_VERSION, BackendSpec, DeviceInfo, ModelSpec, Probe, hookimpl
 
 if TYPE_CHECKING:
     from octavo.api import Backend
 
-__all__ = ["octavo_register_backends"]
+__all__ = ["octavo_register_backends", "octavo_register_models"]
 
 
 def _probe() -> Probe:
@@ -40,3 +40,23 @@ def octavo_register_backends(register: Callable[[BackendSpec], None]) -> None:
             api_version=API_VERSION,
         )
     )
+
+
+def _build_with_transformers(config: Mapping[str, Any]) -> Any:
+    from octavo_torch.transformers_models.model import TransformersModel
+
+    return TransformersModel(config)
+
+
+@hookimpl
+def octavo_register_models(register: Callable[[ModelSpec], None]) -> None:
+    """Offer transformers' own code, for every architecture, to every backend on torch."""
+    for backend in ("torch", "cuda", "rocm", "xpu"):
+        register(
+            ModelSpec(
+                architecture="*",
+                build=_build_with_transformers,
+                backend=backend,
+                implementation="transformers",
+            )
+        )

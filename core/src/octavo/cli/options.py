@@ -67,6 +67,7 @@ ENGINE_OPTIONS = (
         "step_timeout_s", float, "Seconds a step may take before the engine gives up. [no limit]"
     ),
     _engine("load_format", str, "auto, safetensors, gguf, or dummy (random weights)."),
+    _engine("model_impl", str, "Whose model code: auto, octavo, or transformers (torch only)."),
     _engine("tokenizer", str, "A folder with another tokenizer."),
     _engine("revision", str, "Branch, tag or commit of a hub model."),
     _engine("download_dir", str, "Where hub models are kept."),

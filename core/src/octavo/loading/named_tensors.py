@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ __all__ = ["NamedTensors", "ShapedTensors"]
 
 _DERIVED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|attn\.(masked_)?bias)$")
 """Buffers that old checkpoints store although they follow from the config."""
+
+
+_FLOATS = ("float32", "float16", "bfloat16")
 
 
 class NamedTensors:
@@ -59,6 +62,20 @@ class NamedTensors:
     def dtype(self, name: str, shape: tuple[int, ...]) -> str | None:
         """How the tensor is stored."""
         return self._source.dtype(self._find(name, shape))
+
+    def everything(self, dtype: str, shapes: Any) -> dict[str, NDArray[Any]]:  # noqa: ARG002
+        """Every tensor of floats under its own name, packed ones in ``dtype``; all are used now."""
+        tensors = {}
+        for name in self._names:
+            stored = self._source.dtype(name)
+            if ":" in stored or stored in _FLOATS:
+                tensors[name] = self._source.read(name, dtype if ":" in stored else stored)
+        self._used.update(self._names)
+        return tensors
+
+    def leave(self, names: Iterable[str]) -> None:
+        """These were not used after all."""
+        self._used.difference_update(names)
 
     def unused(self) -> list[str]:
         """Names that were neither read nor are buffers without information of their own."""
@@ -114,6 +131,15 @@ class ShapedTensors:
 
     def dtype(self, name: str, shape: tuple[int, ...]) -> str | None:
         """Nothing: made-up tensors are stored nowhere."""
+
+    def everything(
+        self, dtype: str, shapes: Mapping[str, tuple[int, ...]]
+    ) -> dict[str, NDArray[Any]]:
+        """Tensors of these names and shapes, made up in ``dtype``."""
+        return {name: self._source.read_shaped(name, each, dtype) for name, each in shapes.items()}
+
+    def leave(self, names: Iterable[str]) -> None:
+        """Nothing: made-up tensors may stay unused."""
 
     def unused(self) -> list[str]:
         """Nothing: there is no list of names."""

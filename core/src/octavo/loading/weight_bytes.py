@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from octavo.loading.dtypes import numpy_dtype
@@ -44,6 +44,11 @@ class _Counter:
     def has(self, name: str) -> bool:
         """Whether the checkpoint holds the tensor."""
         return self._tensors.has(name)
+
+    def tensors(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """All of them, none packed."""
+        for shape in shapes.values():
+            self._add(shape, None)
 
     def vector(self, name: str, size: int, *, offset: float = 0.0) -> Any:  # noqa: ARG002
         """A vector, never packed."""

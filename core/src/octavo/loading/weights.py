@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,6 +66,26 @@ class CheckpointWeightLoader:
         """Tensors of the checkpoint that nobody has asked for and that carry information."""
         names = self._tensors.unused()
         return [name for name in names if not (self._is_tied and name.endswith("lm_head.weight"))]
+
+    @property
+    def dtype(self) -> str:
+        """The compute dtype by name."""
+        return self._dtype
+
+    def tensors(self, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, NDArray[Any]]:
+        """Every tensor under its own name, on the host; views of the file where they can be."""
+        found = self._tensors.everything(self._dtype, shapes)
+        for shape in shapes.values():
+            self._count(shape)
+        return found
+
+    def leave(self, names: Iterable[str]) -> None:
+        """Of the names that ``tensors`` gave, these were not used."""
+        self._tensors.leave(names)
+
+    def put(self, array: NDArray[Any]) -> Array:
+        """An array on the device, as it is."""
+        return self._backend.put(array)
 
     def vector(self, name: str, size: int, *, offset: float = 0.0) -> Array:
         """A 1-D weight; ``offset`` is added in float32, before rounding to the compute dtype."""

@@ -1,4 +1,8 @@
-"""From a config.json to a model: architectures by name, imported when they are asked for."""
+"""From a config.json to a model: architectures by name, imported when they are asked for.
+
+Who has written a model is its implementation: Octavo (and plugins that add an architecture), or a
+library that a plugin offers for all architectures at once (``ModelSpec(architecture="*")``).
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,16 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from octavo.errors import ModelLoadError
+from octavo.errors import ModelLoadError, UsageError
 
 if TYPE_CHECKING:
     from octavo.models.base import HFConfig, Model
     from octavo.spec import ModelSpec
 
-__all__ = ["KNOWN", "build_model", "known_architectures"]
+__all__ = ["ANY", "KNOWN", "build_model", "choose_implementation", "known_architectures"]
+
+ANY = "*"
+"""The architecture of a ModelSpec that stands for all."""
 
 KNOWN: Mapping[str, tuple[str, str]] = {
     "GPT2LMHeadModel": ("gpt2", "GPT2"),
@@ -48,25 +55,65 @@ MODEL_TYPES: Mapping[str, str] = {
 
 def known_architectures(overrides: Sequence[ModelSpec] = ()) -> list[str]:
     """Every architecture that ``build_model`` takes, plugins' included."""
-    return sorted({*KNOWN, *(spec.architecture for spec in overrides)})
+    return sorted({*KNOWN, *(spec.architecture for spec in overrides if spec.architecture != ANY)})
 
 
 def build_model(
-    config: HFConfig, overrides: Sequence[ModelSpec] = (), backend: str | None = None
+    config: HFConfig,
+    overrides: Sequence[ModelSpec] = (),
+    backend: str | None = None,
+    implementation: str = "auto",
 ) -> Model:
     """The model that ``config`` describes.
 
     ``overrides`` are plugins' models: one that names ``backend`` goes before one that names none,
     both go before Octavo's own, and of equals the last one registered wins. Raises ModelLoadError
-    for an architecture nobody knows, or a config that the architecture cannot take.
+    for an architecture nobody knows, or a config that the architecture cannot take. Of the
+    implementations ``auto`` takes Octavo's where there is one; another choice is final.
     """
     _refuse_quantized(config)
+    chosen = choose_implementation(config, overrides, backend, implementation)
+    if chosen != "octavo":
+        return _general(overrides, backend)[chosen](config)
     builders = _builders(overrides, backend)
     architectures = _architectures(config)
     for architecture in architectures:
         if architecture in builders:
             return builders[architecture](config)
     raise _unknown(architectures, sorted(builders))
+
+
+def choose_implementation(
+    config: HFConfig,
+    overrides: Sequence[ModelSpec] = (),
+    backend: str | None = None,
+    implementation: str = "auto",
+) -> str:
+    """Who builds the model: ``octavo``, or the name of what a plugin offers for all of them.
+
+    Raises UsageError if ``implementation`` cannot be had on ``backend``.
+    """
+    general = _general(overrides, backend)
+    if implementation == "auto":
+        is_written = not _builders(overrides, backend).keys().isdisjoint(_architectures(config))
+        return "octavo" if is_written or not general else next(iter(general))
+    if implementation != "octavo" and implementation not in general:
+        raise UsageError(
+            f"model_impl={implementation!r} runs on torch, which backend {backend!r} is not: "
+            "choose --backend torch, or a device of torch's (pip install octavo-torch)."
+        )
+    return implementation
+
+
+def _general(
+    overrides: Sequence[ModelSpec], backend: str | None
+) -> dict[str, Callable[[HFConfig], Model]]:
+    """Implementations of every architecture, by name."""
+    return {
+        spec.implementation: spec.build
+        for spec in overrides
+        if spec.architecture == ANY and spec.backend in (None, backend)
+    }
 
 
 def _builders(
@@ -76,6 +123,8 @@ def _builders(
     general = [spec for spec in overrides if spec.backend is None]
     special = [spec for spec in overrides if spec.backend is not None and spec.backend == backend]
     for spec in (*general, *special):
+        if spec.architecture == ANY:
+            continue
         builders[spec.architecture] = spec.build
     return builders
 
@@ -110,7 +159,8 @@ def _unknown(architectures: list[str], known: list[str]) -> ModelLoadError:
     hint = f" Did you mean {close[0]}?" if close else ""
     return ModelLoadError(
         f"Architecture {' / '.join(architectures)} is not supported.{hint} "
-        f"Known: {', '.join(known)}. A plugin can add it: see octavo_register_models."
+        f"Known: {', '.join(known)}. A plugin can add it: see octavo_register_models; or let "
+        "transformers run it: --backend torch --model-impl transformers."
     )
 
 

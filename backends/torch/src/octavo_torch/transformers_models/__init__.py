@@ -1,0 +1,1 @@
+"""Causal models of the transformers library on Octavo's paged attention."""

@@ -73,7 +73,7 @@ def check(outputs, model_type):
             assert found == pytest.approx(wanted, abs=2e-4)
 
 
-@pytest.mark.parametrize("model_type", [*FALLBACK_MODELS, "llama"])
+@pytest.mark.parametrize("model_type", [*FALLBACK_MODELS, "gpt2", "llama"])
 def test_tokens_and_log_probabilities_are_those_of_transformers(model_type, checkpoints):
     llm = engine(checkpoints(model_type), **TIGHT)
     check(llm.generate(PROMPTS, GREEDY, use_tqdm=False), model_type)
@@ -148,7 +148,8 @@ def test_what_was_chosen_explicitly_never_falls_back(options, message, checkpoin
     [
         ({"model_type": "mamba", "architectures": ["MambaForCausalLM"]}, "state-space"),
         ({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}, "encoder-decoder"),
-        ({"model_type": "bloom", "architectures": ["BloomForCausalLM"]}, "attention of their own"),
+        ({"model_type": "bloom", "architectures": ["BloomForCausalLM"]}, "the positions"),
+        ({"model_type": "falcon", "architectures": ["FalconForCausalLM"]}, "attention interface"),
         ({"model_type": "zebra", "architectures": ["ZebraForCausalLM"]}, "does not know model_t"),
         (
             {

@@ -111,6 +111,11 @@ def meta_model(config: Any, attention: str) -> Any:
     try:
         with quiet(), torch.device("meta"):
             model = kind._from_config(config, attn_implementation=attention)  # noqa: SLF001 - public only through AutoModel
+    except KeyError as error:
+        if error.args != (attention,):
+            raise _cannot(name, f"its config lacks {error}") from error
+        why = "its attention does not go through transformers' attention interface"
+        raise _cannot(name, why) from error
     except Exception as error:
         raise _cannot(name, f"transformers does not build it: {error}") from error
     return model.eval()

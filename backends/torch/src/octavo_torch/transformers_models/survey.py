@@ -6,6 +6,7 @@ mask that transformers would build for it.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -79,9 +80,21 @@ def survey(model: Any) -> Survey:
 
 def hand_back(*_args: Any, inputs_embeds: Tensor, **_kwargs: Any) -> Any:
     """In place of a trunk's forward: what comes in are its hidden states already."""
-    from transformers.modeling_outputs import MoeModelOutputWithPast  # has every field
+    return _HiddenStates((inputs_embeds,))
 
-    return MoeModelOutputWithPast(last_hidden_state=inputs_embeds)
+
+class _HiddenStates(tuple[Tensor, ...]):
+    """A trunk's output: of all that heads read, only the hidden states are there."""
+
+    __slots__ = ()
+
+    @property
+    def last_hidden_state(self) -> Tensor:
+        return self[0]
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
 
 
 def _trunk(model: Any) -> tuple[str, Any]:
@@ -90,6 +103,8 @@ def _trunk(model: Any) -> tuple[str, Any]:
     names = [path for path, module in model.named_modules() if module is trunk and path]
     if not names:
         raise _refused(type(model).__name__, "it has no base model of its own")
+    if "position_ids" not in inspect.signature(trunk.forward).parameters:
+        raise _refused(type(model).__name__, "it does not take the positions of its tokens")
     return names[0], trunk
 
 
@@ -103,6 +118,10 @@ def _check_layers(model: Any, layers: tuple[LayerFacts, ...]) -> None:
             f"{len(layers)} of its {expected} layers call transformers' attention interface; the "
             "others compute attention of their own, or none",
         )
+    blocks = layers[0].module.partition(".0.")[0] + "."
+    for path, module in model.named_modules():
+        if isinstance(module, torch.nn.Conv1d) and path.startswith(blocks):
+            raise _refused(name, f"{path} mixes neighbouring tokens, whosever they are")
 
 
 def _record(

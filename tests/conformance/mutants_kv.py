@@ -60,6 +60,22 @@ class DroppedSinks(PlainOps):
         return super().attend(q, k, v, cache, plan, params)
 
 
+@MUTANTS.caught_by("rope_attend", "The result of rope_attend is wrong")
+class DroppedSinksBehindRope(PlainOps):
+    """The composite with rotation does not hand the sinks on."""
+
+    def rope_attend(self, q, k, v, cos, sin, cache, plan, params, sinks=None):
+        return super().rope_attend(q, k, v, cos, sin, cache, plan, params)
+
+
+@MUTANTS.caught_by("rope_attend", "The result of rope_attend is wrong", only=False)
+class UnturnedKeys(PlainOps):
+    """The composite turns queries and stores the keys as they came."""
+
+    def rope_attend(self, q, k, v, cos, sin, cache, plan, params, sinks=None):
+        return self.attend(self.rope(q, cos, sin), k, v, cache, plan, params, sinks)
+
+
 @MUTANTS.caught_by("attend", "over the cache that attend returned is wrong", only=False)
 class OldCache(PlainOps):
     """Returns the cache as it was: right where it is updated in place, wrong where it is not."""

@@ -33,6 +33,15 @@ class SortedRows(PlainOps):
         return x[np.sort(rows)]
 
 
+@MUTANTS.caught_by("fill_tokens", "fill_tokens is wrong in 1 of 3 rows")
+class SourcesFromZero(PlainOps):
+    """A source of 1 means the second sampled token, and the last one stays."""
+
+    def fill_tokens(self, token_ids, sampled, sources):
+        last = len(sampled) - 1
+        return np.where(sources > 0, sampled[np.minimum(sources, last)], token_ids)
+
+
 @MUTANTS.caught_by("all_reduce", "all_reduce is wrong in 3 of 3 rows")
 class SummedTwice(PlainOps):
     """One device counts itself twice."""

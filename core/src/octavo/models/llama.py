@@ -93,10 +93,11 @@ class Llama(Decoder):
     ) -> tuple[Array, Cache]:
         """Project, rotate, attend over the cache, project back: [tokens, hidden] to the same."""
         q, k, v = self.project(ops, weights, x)
-        if step.rope is not None:
-            cos, sin = step.rope
-            q, k = ops.rope(q, cos, sin), ops.rope(k, cos, sin)
-        attended, cache = ops.attend(q, k, v, step.cache, step.plan, step.attention)
+        where = (step.cache, step.plan, step.attention)
+        if step.rope is None:
+            attended, cache = ops.attend(q, k, v, *where)
+        else:
+            attended, cache = ops.rope_attend(q, k, v, *step.rope, *where)
         attended = attended.reshape(x.shape[0], self.config.q_features)
         return ops.linear(attended, weights.output), cache
 

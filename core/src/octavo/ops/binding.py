@@ -28,9 +28,11 @@ __all__ = ["OpBinding", "bind_ops"]
 # composite, which calls them through ``self``, has to take its place.
 _LEAVES_OF_COMPOSITES = {
     "attend": ("write_kv", "paged_attention"),
+    "rope_attend": ("rope", "write_kv", "paged_attention", "attend"),
     "mlp": ("linear", "silu_mul", "gelu_mul"),
     "add_rms_norm": ("rms_norm",),
 }
+_OF_OPS_ALONE = ("attend", "rope_attend")
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def _replacements(
             members[op] = _portable_member(ops, op)
     for composite, leaves in _LEAVES_OF_COMPOSITES.items():
         replaced = [leaf for leaf in leaves if leaf in members]
-        can_replace = composite == "attend" or portable_base(ops) is not None
+        can_replace = composite in _OF_OPS_ALONE or portable_base(ops) is not None
         if replaced and composite not in selected and can_replace:
             members[composite] = _portable_member(ops, composite)
             reasons[composite] = f"calls {' and '.join(replaced)}, chosen elsewhere"
@@ -102,7 +104,7 @@ def _portable_member(ops: Ops, op: str) -> Any:
     base = portable_base(ops)
     if base is not None:
         return vars(base)[op]
-    # Only "attend" gets here: it calls nothing but ops, so any op set can be its ``self``.
+    # Only what calls nothing but ops gets here: any op set can be its ``self``.
     from octavo.ops.portable import PortableOps
 
     return vars(PortableOps)[op]

@@ -172,6 +172,22 @@ class PortableOps:
         cache = self.write_kv(cache, k, v, plan)
         return self.paged_attention(q, cache, plan, params, sinks), cache
 
+    def rope_attend(
+        self,
+        q: Float[Array, "tokens heads head_dim"],
+        k: Float[Array, "tokens kv_heads head_dim"],
+        v: Float[Array, "tokens kv_heads head_dim"],
+        cos: Float[Array, "tokens half"],
+        sin: Float[Array, "tokens half"],
+        cache: Cache,
+        plan: Any,
+        params: AttentionParams,
+        sinks: Float[Array, "heads"] | None = None,
+    ) -> tuple[Float[Array, "tokens heads head_dim"], Cache]:
+        """``rope`` of q and of k, then ``attend``. The argument ``cache`` is dead."""
+        q, k = self.rope(q, cos, sin), self.rope(k, cos, sin)
+        return self.attend(q, k, v, cache, plan, params, sinks)
+
     def mlp(
         self,
         x: Float[Array, "tokens hidden"],
@@ -190,6 +206,17 @@ class PortableOps:
     ) -> Float[Array, "rows dim"]:
         """Rows of x by index."""
         return self.xp.take(x, rows, axis=0)
+
+    def fill_tokens(
+        self,
+        token_ids: Int[Array, "tokens"],
+        sampled: Int[Array, "rows"],
+        sources: Int[Array, "tokens"],
+    ) -> Int[Array, "tokens"]:
+        """``sampled[sources - 1]`` where sources > 0, and ``token_ids`` elsewhere."""
+        xp = self.xp
+        indices = xp.maximum(sources - 1, xp.zeros_like(sources))
+        return xp.where(sources > 0, xp.take(sampled, indices, axis=0), token_ids)
 
     def sample(self, logits: Float[Array, "rows vocab"], sampling: SamplingBatch) -> SampleResult:
         """One token per row of float32 logits; see ``octavo.ops.sampling``.

@@ -278,6 +278,21 @@ class Ops(Protocol):
         """Composite: ``write_kv`` then ``paged_attention``. The argument ``cache`` is dead."""
         ...
 
+    def rope_attend(
+        self,
+        q: Float[Array, "tokens heads head_dim"],
+        k: Float[Array, "tokens kv_heads head_dim"],
+        v: Float[Array, "tokens kv_heads head_dim"],
+        cos: Float[Array, "tokens half"],
+        sin: Float[Array, "tokens half"],
+        cache: Cache,
+        plan: Any,
+        params: AttentionParams,
+        sinks: Float[Array, "heads"] | None = None,
+    ) -> tuple[Float[Array, "tokens heads head_dim"], Cache]:
+        """Composite: ``rope`` of q and of k, then ``attend``. The argument ``cache`` is dead."""
+        ...
+
     def mlp(
         self,
         x: Float[Array, "tokens hidden"],
@@ -292,6 +307,18 @@ class Ops(Protocol):
         self, x: Float[Array, "tokens dim"], rows: Int[Array, "rows"]
     ) -> Float[Array, "rows dim"]:
         """Rows of x by index (the positions whose logits are wanted)."""
+        ...
+
+    def fill_tokens(
+        self,
+        token_ids: Int[Array, "tokens"],
+        sampled: Int[Array, "rows"],
+        sources: Int[Array, "tokens"],
+    ) -> Int[Array, "tokens"]:
+        """``sampled[sources - 1]`` where sources > 0, and ``token_ids`` elsewhere.
+
+        For a step that is launched before the host has read what the step before it sampled.
+        """
         ...
 
     def sample(self, logits: Float[Array, "rows vocab"], sampling: SamplingBatch) -> SampleResult:

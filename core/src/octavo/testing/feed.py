@@ -93,7 +93,7 @@ class Feed:
             return
         raise CheckFailure(
             f"{what} is wrong in {len(rows)} of {len(expected)} rows. Row {rows[0]} starts "
-            f"{result[rows[0]][:4]}; expected exactly {expected[rows[0]][:4]}."
+            f"{result[rows[0]].ravel()[:4]}; expected exactly {expected[rows[0]].ravel()[:4]}."
         )
 
 

@@ -110,6 +110,22 @@ class HollowOps:
         del params, sinks
         return q, self.write_kv(cache, k, v, plan)
 
+    def rope_attend(
+        self,
+        q: HollowArray,
+        k: HollowArray,
+        v: HollowArray,
+        cos: HollowArray,
+        sin: HollowArray,
+        cache: TokenCache,
+        plan: TokenPlan,
+        params: AttentionParams,
+        sinks: HollowArray | None = None,
+    ) -> tuple[HollowArray, TokenCache]:
+        """``attend``: nothing rotates."""
+        del cos, sin
+        return self.attend(q, k, v, cache, plan, params, sinks)
+
     def mlp(
         self, x: HollowArray, gate_up: HollowLinear, down: HollowLinear, activation: Activation
     ) -> HollowArray:
@@ -120,6 +136,13 @@ class HollowOps:
     def take_rows(self, x: HollowArray, rows: HollowArray) -> HollowArray:
         """[rows, dim]."""
         return x.like(rows.shape[0], *x.shape[1:])
+
+    def fill_tokens(
+        self, token_ids: HollowArray, sampled: HollowArray, sources: HollowArray
+    ) -> HollowArray:
+        """Tokens of the step before, where sources say so."""
+        del sampled, sources
+        return token_ids
 
     def sample(self, logits: HollowArray, sampling: SamplingBatch) -> Any:
         """How many tokens there are to choose from; the step chooses."""

@@ -27,6 +27,7 @@ __all__ = [
     "lengths",
     "many_kv_heads",
     "non_causal",
+    "rope_attend",
     "scores",
     "sinks",
     "soft_caps",
@@ -304,3 +305,23 @@ def attend(subject: Subject) -> Rows:
         "one decode": _paged(subject, ((12, 1),)),
     }
     return {label: AttentionCase(case, op="attend") for label, case in cases.items()}
+
+
+def rope_attend(subject: Subject) -> Rows:
+    """The composite with rotation: of whole heads, of a part of them, and of GQA's."""
+    seqs = ((21, 1), (6, 6), (0, 9))
+    cases = {
+        "mixed": (_paged(subject, seqs), 16),
+        "a part of each head": (_paged(subject, seqs, window=7), 12),
+        "one KV head": (_paged(subject, seqs, heads=4, kv_heads=1, soft_cap=2.0), 16),
+        "with sinks": (_paged(subject, seqs, heads=4, kv_heads=4, sinks=True), 16),
+        "decodes and padding": (
+            _paged(subject, ((12, 1), (3, 1)), padded_tokens=2, padded_seqs=1),
+            16,
+        ),
+    }
+    return {
+        f"{label} {dtype}": AttentionCase(case, dtype, op="rope_attend", rotary_dim=rotary_dim)
+        for label, (case, rotary_dim) in cases.items()
+        for dtype in DTYPES
+    }

@@ -46,11 +46,12 @@ class AttentionCase:
 
     paged: PagedCase
     dtype: str = "float32"
-    op: Literal["paged_attention", "attend"] = "paged_attention"
+    op: Literal["paged_attention", "attend", "rope_attend"] = "paged_attention"
     change_q: Values = _as_drawn
     change_k: Values = _as_drawn
     change_v: Values = _as_drawn
     unit: float = 1.0  # about the size of the values; the dtype's tolerance is meant for 1
+    rotary_dim: int = 0  # of rope_attend
 
 
 def build(subject: Subject, case: AttentionCase) -> PagedStep:
@@ -83,12 +84,24 @@ def run_attention(subject: Subject, case: AttentionCase) -> None:
         cache = feed.call("write_kv", cache, step.k, step.v, plan)
         _compare(step, "The result of paged_attention", _read(feed, step, cache, plan), case.unit)
         return
-    attended, cache = feed.call(
-        "attend", step.q, step.k, step.v, cache, plan, params_of(step), step.sinks
-    )
-    _compare(step, "The result of attend", np.asarray(subject.get(attended)))
-    what = "The result of paged_attention over the cache that attend returned"
+    rest = (cache, plan, params_of(step), step.sinks)
+    if case.op == "attend":
+        attended, cache = feed.call("attend", step.q, step.k, step.v, *rest)
+    else:
+        # Turned back here, so that what rope_attend has turned is what the dense sequences hold.
+        angles = _angles(len(step.q), case.rotary_dim)
+        q, k = (oracle.rope(x, -angles).astype(x.dtype) for x in (step.q, step.k))
+        cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+        attended, cache = feed.call("rope_attend", q, k, step.v, cos, sin, *rest)
+    _compare(step, f"The result of {case.op}", np.asarray(subject.get(attended)))
+    what = f"The result of paged_attention over the cache that {case.op} returned"
     _compare(step, what, _read(feed, step, cache, plan))
+
+
+def _angles(num_tokens: int, rotary_dim: int) -> NDArray[np.float64]:
+    """[tokens, rotary_dim / 2]: another one for each token and pair."""
+    angles: NDArray[np.float64] = 3 * np.sin(np.arange(num_tokens * rotary_dim // 2) + 1.0)
+    return angles.reshape(num_tokens, -1)
 
 
 def attended_rows(subject: Subject, case: AttentionCase) -> NDArray[Any]:

@@ -111,6 +111,12 @@ CHECKS: tuple[Check, ...] = (
         "ops.attend",
     ),
     _check(
+        "rope_attend",
+        "rope_attend turns q and k, writes the turned k, and attends",
+        attention_cases.rope_attend,
+        "ops.rope_attend",
+    ),
+    _check(
         "head_groups",
         "query head h reads KV head h // (heads // kv_heads)",
         attention_cases.head_groups,

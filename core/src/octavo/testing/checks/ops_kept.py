@@ -51,6 +51,11 @@ def _take_rows(feed: Feed) -> Any:
     return feed.call("take_rows", feed.normal(9, _DIM), rows)
 
 
+def _fill_tokens(feed: Feed) -> Any:
+    known, sampled = (feed.rng.integers(0, 999, _ROWS).astype(np.int32) for _ in "ks")
+    return feed.call("fill_tokens", known, sampled, np.array([1, 0, 2], np.int32))
+
+
 def _attention(feed: Feed, *, composite: bool) -> Any:
     subject = feed.subject
     block_size = subject.caps.block_sizes[0]
@@ -91,6 +96,7 @@ _CALLS: dict[str, Callable[[Feed], Any]] = {
     "attend": lambda feed: _attention(feed, composite=True),
     "mlp": _mlp,
     "take_rows": _take_rows,
+    "fill_tokens": _fill_tokens,
 }
 
 

@@ -1,4 +1,4 @@
-"""Checks of the ops that move rows: embed, take_rows, all_reduce."""
+"""Checks of the ops that move rows: embed, take_rows, fill_tokens, all_reduce."""
 
 from __future__ import annotations
 
@@ -23,10 +23,26 @@ def _take_rows(feed: Feed, rows: tuple[int, ...], num_rows: int, dim: int) -> No
     feed.expect_same("take_rows", feed.get("take_rows", x, indices), x[indices])
 
 
+def _fill_tokens(feed: Feed, sources: tuple[int, ...], num_sampled: int) -> None:
+    known = feed.rng.integers(0, _LARGE_VOCABULARY, len(sources)).astype(np.int32)
+    sampled = feed.rng.integers(0, _LARGE_VOCABULARY, num_sampled).astype(np.int32)
+    wanted = [sampled[s - 1] if s else token for s, token in zip(sources, known, strict=True)]
+    filled = feed.get("fill_tokens", known, sampled, np.array(sources, np.int32))
+    feed.expect_same("fill_tokens", filled, np.array(wanted, np.int32))
+
+
 def _all_reduce(feed: Feed, *shape: int) -> None:
     x = feed.normal(*shape)
     feed.expect_same("all_reduce", feed.get("all_reduce", x), x)
 
+
+_FILLS = {
+    "all": (_fill_tokens, (1, 2, 3), 3),
+    "none": (_fill_tokens, (0, 0), 2),
+    "some, in any order and not each": (_fill_tokens, (5, 0, 1, 0, 3, 0), 6),
+    "one of one": (_fill_tokens, (1,), 1),
+    "1100 of 300": (_fill_tokens, tuple(7 * i % 301 for i in range(1100)), 300),
+}
 
 CHECKS: tuple[Check, ...] = (
     op_check(
@@ -59,6 +75,12 @@ CHECKS: tuple[Check, ...] = (
             "rows of 5003": (_take_rows, (3, 0, 4, 3), 5, 5003),
         },
         float32_rows=["300, last to first", "the last of many", "1100 of 300", "rows of 5003"],
+    ),
+    op_check(
+        "fill_tokens",
+        "a token comes from what was sampled before where its source says so, else as it is",
+        _FILLS,
+        float32_rows=_FILLS,
     ),
     op_check(
         "all_reduce",

@@ -186,6 +186,13 @@ def _take_rows(bench: _Bench) -> Work:
     return bench.work(lambda ops, *args: ops.take_rows(*args), weights, elements, 0)
 
 
+def _fill_tokens(bench: _Bench) -> Work:
+    ids = np.arange(bench.tokens, dtype=np.int32)
+    arrays = tuple(bench.put_indices(each) for each in (ids, ids, ids))
+    int32_elements = 4 * bench.tokens * 4 // bench.storage.itemsize
+    return bench.work(lambda ops, *args: ops.fill_tokens(*args), arrays, int32_elements, 0)
+
+
 def _sample(bench: _Bench) -> Work:
     rows = bench.tokens
     return Work(
@@ -210,22 +217,28 @@ def _with_cache(op: str, bench: _Bench) -> Work:
     """Attention and its parts over a cache; keys and values that a query sees are read once."""
     step, itemsize = bench.step, bench.storage.itemsize
     params = AttentionParams(scale=_HEAD_DIM**-0.5)
-    weights = tuple(bench.subject.put(array) for array in (step.q, step.k, step.v))
+    half = (bench.tokens, _HEAD_DIM // 2)
+    tables = (np.ones(half, np.float32),) * 2 if op == "rope_attend" else ()
+    weights = tuple(bench.subject.put(array) for array in (step.q, step.k, step.v, *tables))
 
     def call(ops: Any, weights: Any, caches: Any, plans: Any, _sampling: Any) -> Any:
-        q, k, v = weights
+        q, k, v, *angles = weights
         if op == "write_kv":
             # Waited for is something else that the step computes: a cache is opaque.
             return (ops.write_kv(caches[0], k, v, plans[0]),), q[:1] + q[:1]
         if op == "attend":
             out, cache = ops.attend(q, k, v, caches[0], plans[0], params)
             return (cache,), out
+        if op == "rope_attend":
+            out, cache = ops.rope_attend(q, k, v, *angles, caches[0], plans[0], params)
+            return (cache,), out
         return caches, ops.paged_attention(q, caches[0], plans[0], params)
 
     written = 2 * bench.tokens * _KV_HEADS * _HEAD_DIM
     read = 2 * sum(past + new for past, new in step.case.seqs) * _KV_HEADS * _HEAD_DIM
     queries = 2 * bench.tokens * _HEADS * _HEAD_DIM
-    elements = {"write_kv": 2 * written, "attend": 2 * written + read + queries}
+    whole = 2 * written + read + queries
+    elements = {"write_kv": 2 * written, "attend": whole, "rope_attend": whole}
     seen = sum(new * past + new * (new + 1) // 2 for past, new in step.case.seqs)
     return Work(
         call,
@@ -264,11 +277,13 @@ _OPS: Mapping[str, Callable[[_Bench], Work]] = {
     "write_kv": partial(_with_cache, "write_kv"),
     "paged_attention": partial(_with_cache, "paged_attention"),
     "attend": partial(_with_cache, "attend"),
+    "rope_attend": partial(_with_cache, "rope_attend"),
     "take_rows": _take_rows,
+    "fill_tokens": _fill_tokens,
     "sample": _sample,
     "token_logprobs": _token_logprobs,
 }
-_CACHE_OPS = ("write_kv", "paged_attention", "attend")
+_CACHE_OPS = ("write_kv", "paged_attention", "attend", "rope_attend")
 _DECODE_ONLY = ("sample", "token_logprobs")  # a prefill step wants one row of logits
 
 

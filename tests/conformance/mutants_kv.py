@@ -61,11 +61,13 @@ class DroppedSinks(PlainOps):
 
 
 @MUTANTS.caught_by("rope_attend", "The result of rope_attend is wrong")
-class DroppedSinksBehindRope(PlainOps):
-    """The composite with rotation does not hand the sinks on."""
+class WholeHeadsTurned(PlainOps):
+    """The composite turns whole heads or nothing, in layers with a window."""
 
     def rope_attend(self, q, k, v, cos, sin, cache, plan, params, sinks=None):
-        return super().rope_attend(q, k, v, cos, sin, cache, plan, params)
+        if params.window is not None and 2 * cos.shape[1] < q.shape[2]:
+            return self.attend(q, k, v, cache, plan, params, sinks)
+        return super().rope_attend(q, k, v, cos, sin, cache, plan, params, sinks)
 
 
 @MUTANTS.caught_by("rope_attend", "The result of rope_attend is wrong", only=False)

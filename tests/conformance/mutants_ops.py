@@ -33,7 +33,7 @@ class SortedRows(PlainOps):
         return x[np.sort(rows)]
 
 
-@MUTANTS.caught_by("fill_tokens", "fill_tokens is wrong in 1 of 3 rows")
+@MUTANTS.caught_by("fill_tokens", "fill_tokens is wrong in 2 of 3 rows")
 class SourcesFromZero(PlainOps):
     """A source of 1 means the second sampled token, and the last one stays."""
 

@@ -30,7 +30,7 @@ from octavo.spec import (
 )
 
 if TYPE_CHECKING:
-    from octavo.backend import Backend, Capabilities, MemoryInfo
+    from octavo.backend import Backend, BulkTransfers, Capabilities, MemoryInfo
     from octavo.batch import GroupBatch, StepBatch
     from octavo.host_memory import host_memory
     from octavo.kv import KVGroup, KVSpec
@@ -82,6 +82,7 @@ __all__ = [
     "Backend",
     "BackendError",
     "BackendSpec",
+    "BulkTransfers",
     "Cache",
     "CallReading",
     "CallShape",
@@ -132,7 +133,7 @@ __all__ = [
 ]
 
 _LAZY_NAMES = {
-    "octavo.backend": ("Backend", "Capabilities", "MemoryInfo"),
+    "octavo.backend": ("Backend", "BulkTransfers", "Capabilities", "MemoryInfo"),
     "octavo.batch": ("GroupBatch", "StepBatch"),
     "octavo.host_memory": ("host_memory",),
     "octavo.kv": ("KVGroup", "KVSpec"),

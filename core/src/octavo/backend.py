@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from octavo.loading.tensors import QuantizedTensor
     from octavo.ops.protocol import Array, Cache, LinearWeight, Ops
 
-__all__ = ["Backend", "Capabilities", "MemoryInfo"]
+__all__ = ["Backend", "BulkTransfers", "Capabilities", "MemoryInfo"]
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,15 @@ class Capabilities:
     quantization: tuple[str, ...] = ()
     """Weight schemes ``put_linear`` takes as they are; core dequantises all others first."""
     asynchronous: bool = False
-    """Steps are queued: ``get`` is where the host waits."""
+    """Steps are queued: ``get`` is where the host waits. Octavo then launches a step before it has
+    read the one before it; see also ``BulkTransfers.fetch``."""
     token_buckets: tuple[int, ...] = ()
     """Padded token counts that ``compile`` wants; empty means exact shapes."""
     seq_buckets: tuple[int, ...] = ()
     """Padded sequence counts; empty means exact shapes."""
+    decode_buckets: tuple[int, ...] = ()
+    """Padded counts for steps in which every sequence has one token, tokens and sequences alike,
+    as graphs want them; up to the largest. All other steps keep their shapes."""
     collectives: tuple[str, ...] = ()
     batch_invariant: bool = False
     """A request's logits are the same to the last bit alone and in any batch, whoever came first,
@@ -152,3 +156,23 @@ Options = Mapping[str, Any]
 """What plugins.toml and the caller say; read-only."""
 
 LoadFunction = Callable[[int, Options], Backend]
+
+
+class BulkTransfers(Protocol):
+    """What a backend may offer besides, where each transfer has its price: both or neither."""
+
+    def put_all(self, arrays: Sequence[NDArray[Any]]) -> Sequence[Array]:
+        """As ``put`` of each: a step's inputs, in one transfer.
+
+        ``plan`` may then leave arrays of its dataclasses on the host: they are put with the others,
+        and one that is in several places once.
+        """
+        ...
+
+    def fetch(self, arrays: Sequence[Array]) -> Callable[[], Sequence[NDArray[Any]]]:
+        """Begin to bring arrays to the host, behind all that is queued now and before what comes.
+
+        The function that is returned waits for just these and has them as ``get`` would; nothing
+        that is queued later changes them.
+        """
+        ...

@@ -55,6 +55,12 @@ class BatchRows:
         self._token_ids[rows, positions] = token_ids
         self.lengths[rows] = positions + 1
 
+    def reserve(self, num_columns: int) -> None:
+        """Have room for tokens at so many positions, known or not."""
+        if num_columns > self._token_ids.shape[1]:
+            self._token_ids = _with_columns(self._token_ids, num_columns)
+            self._num_free_columns = 0
+
     def update_tables(self, updates: Iterable[TableUpdate]) -> None:
         """Apply the scheduler's changes of block tables."""
         tables = self._tables

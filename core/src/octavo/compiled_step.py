@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from octavo.step import join, make_forward, make_sample, make_step
+from octavo.step import join, make_fill, make_forward, make_sample, make_step
 
 if TYPE_CHECKING:
     from octavo.backend import Backend
@@ -16,11 +16,16 @@ __all__ = ["CompiledStep"]
 
 
 class CompiledStep:
-    """``whole`` is a step; ``forward`` and ``sample`` run where masks are computed meanwhile."""
+    """``whole`` is a step; ``forward`` and ``sample`` run where masks are computed meanwhile.
+
+    ``fill`` is there where steps are launched one behind the other: ``Ops.fill_tokens``, with two
+    empty tuples where weights and caches stand.
+    """
 
     whole: Any
     forward: Any
     sample: Any
+    fill: Any
 
     def __init__(
         self,
@@ -39,6 +44,8 @@ class CompiledStep:
         if self.has_parts:
             self._functions["forward"] = make_forward(ops, model, layer_groups)
             self._functions["sample"] = make_sample(ops, num_prompt_logprobs)
+        if backend.caps.asynchronous:
+            self._functions["fill"] = make_fill(ops)
         self.compile()
 
     def compile(self) -> None:
@@ -48,6 +55,7 @@ class CompiledStep:
         }
         self.forward = self._compiled.get("forward")
         self.sample = self._compiled.get("sample")
+        self.fill = self._compiled.get("fill")
         self.whole = self._compiled["whole"]
         self._joined = join(self.forward, self.sample) if self.has_parts else self.whole
 
@@ -64,4 +72,4 @@ class CompiledStep:
     def release(self) -> None:
         """Let go of what was compiled, which may hold memory of weights."""
         self._compiled = {}
-        self.whole = self._joined = self.forward = self.sample = None
+        self.whole = self._joined = self.forward = self.sample = self.fill = None

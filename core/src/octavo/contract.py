@@ -31,7 +31,7 @@ _FLAGS = (
     "separate_sampling",
     "reads_weights",
 )
-_BUCKETS = ("token_buckets", "seq_buckets")
+_BUCKETS = ("token_buckets", "seq_buckets", "decode_buckets")
 _TEXTS = ("dtypes", "kv_dtypes", "quantization", "collectives")
 
 

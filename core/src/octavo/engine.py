@@ -15,6 +15,7 @@ from octavo.intake import Intake
 from octavo.isolation import describe
 from octavo.member_faults import explain
 from octavo.outputs import RequestOutput
+from octavo.pipeline import Ended, Pipeline
 from octavo.prompts import Prompt
 from octavo.recovery import Recovery
 from octavo.request import FinishReason
@@ -26,7 +27,7 @@ from octavo.watchdog import Hang, StepGuard
 if TYPE_CHECKING:
     from octavo.completion import Completion, Vocabulary
     from octavo.models.base import Model
-    from octavo.runner import Runner, StepResult
+    from octavo.runner import Runner
     from octavo.sampling_params import SamplingParams
     from octavo.scheduler import Schedule, Scheduler
     from octavo.token_mask import TokenMask
@@ -68,6 +69,7 @@ class Engine:
         self._sleep = Sleep(runner, reload_weights)
         self._counters = StepCounters()
         self._guard = StepGuard(step_timeout_s)
+        self._pipeline = Pipeline(scheduler, runner, self._counters.note)
         self._served: dict[str, ServedRequest] = {}
         self._undelivered: list[RequestOutput] = []
         self._num_requests = 0
@@ -159,6 +161,7 @@ class Engine:
         self._sleep.check_level(level)
         if self.failure is not None:
             raise BackendError(f"The engine cannot be put to sleep. {self.failure}")
+        self._pipeline.drain(self._guard)
         ended = self.end_all("The engine was put to sleep, which ended this request.")
         self.scheduler.reset_prefix_cache()
         self._sleep.fall_asleep(level)
@@ -186,26 +189,31 @@ class Engine:
         if costs is not None:
             self.scheduler.set_preemption_costs(costs)
         alone = self._recovery.suspect
-        schedule = self.scheduler.schedule(alone)
-        if schedule.is_empty:
-            return []
         started_s = time.perf_counter()
         try:
-            result = self._guard.call(lambda: self.runner.execute(schedule))
+            ended = self._pipeline.advance(self._guard, alone)
         except Hang as hang:
+            self._pipeline.forget()
             return self._stop(hang_message(hang))
-        except Exception as error:  # noqa: BLE001 - a backend may raise anything; it is reported
-            failure = explain(error)
+        except Exception:
+            raise  # Octavo's own fault, not the backend's
         except BaseException as interrupt:
             # Ctrl-C within a step: which blocks it has moved is not known, so nothing goes on.
+            self._pipeline.forget()
             self._undelivered = self._end_running(interrupt)
             raise
-        else:
-            return self._advance(schedule, result, alone)
         finally:
             self._counters.step_time_s += time.perf_counter() - started_s
-        # Out here the exception is gone, and the old caches that its traceback held with it.
-        return self._recover(schedule, alone, failure)
+        if ended is None:
+            return []
+        # Out here what was raised is gone, and the old caches that its traceback held with it.
+        if ended.failure is not None:
+            return self._recover(ended.schedule, alone, ended.failure)
+        outputs = self._advance(ended, alone)
+        unlaunched = self._pipeline.settle()
+        if unlaunched is not None and unlaunched.failure is not None:
+            outputs += self._recover(unlaunched.schedule, None, unlaunched.failure)
+        return outputs
 
     @property
     def step_timeout_s(self) -> float | None:
@@ -228,16 +236,19 @@ class Engine:
         return self._guard.is_hung
 
     def close(self) -> None:
-        """End the threads that steps and masks run in, if there are any."""
+        """Wait for what is under way; end the threads of steps and masks, if there are any."""
+        try:
+            self._pipeline.drain(self._guard)
+        except Hang as hang:
+            self._stop(hang_message(hang))
         self._guard.close()
         self.runner.close()
 
-    def _advance(
-        self, schedule: Schedule, result: StepResult | None, alone: Completion | None
-    ) -> list[RequestOutput]:
-        self._counters.note(schedule)
-        self.scheduler.commit(schedule)
-        touched = [] if result is None else self._answers.accept(result)
+    def _advance(self, ended: Ended, alone: Completion | None) -> list[RequestOutput]:
+        if not ended.is_committed:
+            self._counters.note(ended.schedule)
+            self.scheduler.commit(ended.schedule)
+        touched = [] if ended.result is None else self._answers.accept(ended.result)
         self._recovery.note_success(alone)
         return [self._deliver(served) for served in touched]
 

@@ -73,12 +73,13 @@ class LoadedEngine:
         Raises BackendError if the backend cannot be closed. What hangs in a step may still read
         all this: then it stays.
         """
+        if not self.engine.is_hung:
+            self.engine.close()
         if self.engine.is_hung:
             return
         try:
             close_backend(self.backend, self.resolution.spec.name)
         finally:
-            self.engine.close()
             self.checkpoint.tensors.close()
 
 

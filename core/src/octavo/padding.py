@@ -30,11 +30,26 @@ class Buckets:
 
     tokens: tuple[int, ...]
     seqs: tuple[int, ...]
+    decodes: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, caps: Capabilities) -> Buckets:
         """As the backend declares them."""
-        return cls(tuple(sorted(caps.token_buckets)), tuple(sorted(caps.seq_buckets)))
+        kinds = (caps.token_buckets, caps.seq_buckets, caps.decode_buckets)
+        return cls(*(tuple(sorted(sizes)) for sizes in kinds))
+
+    def of_step(
+        self, num_tokens: int, num_seqs: int, sampling: SamplingBatch | LateSampling
+    ) -> Buckets:
+        """Those of one step: where all its sequences have one token, one size for everything."""
+        if num_tokens != num_seqs or not self.decodes:
+            return self
+        needed = max(num_seqs, _count_rows(sampling, may_adjust=True))
+        index = bisect_left(self.decodes, needed)
+        if index == len(self.decodes):
+            return self
+        size = (self.decodes[index],)
+        return Buckets(size, size)
 
     @property
     def exact(self) -> bool:
@@ -47,12 +62,7 @@ class Buckets:
         Where single logits are adjusted, as they are by masks that come later, there is a row to
         spare, for the padding of adjustments.
         """
-        if isinstance(sampling, LateSampling):
-            num_rows, plain = sampling.num_rows, False
-        else:
-            num_rows, plain = len(sampling.temperature), sampling.plain
-        spare = 0 if self.exact or plain else 1
-        return _bucket(num_rows + spare, self.seqs)
+        return _bucket(_count_rows(sampling, may_adjust=not self.exact), self.seqs)
 
     def pad_rows(self, rows: Int32, num_rows: int | None = None) -> Int32:
         """Indices of flattened tokens, padded with token 0 to ``num_rows`` or to a bucket."""
@@ -60,6 +70,8 @@ class Buckets:
 
     def pad_batch(self, batch: StepBatch) -> StepBatch:
         """Tokens and sequences up to their buckets; table widths up to a power of two."""
+        if self.exact:
+            return batch
         num_tokens = _bucket(len(batch.token_ids), self.tokens)
         num_seqs = _bucket(len(batch.seq_lens), self.seqs)
         return StepBatch(
@@ -101,6 +113,14 @@ class Buckets:
             else:
                 changes[field.name] = _pad(value, size, neutral.get(field.name, 0))
         return dataclasses.replace(sampling, **changes)
+
+
+def _count_rows(sampling: SamplingBatch | LateSampling, *, may_adjust: bool) -> int:
+    if isinstance(sampling, LateSampling):
+        num_rows, plain = sampling.num_rows, False
+    else:
+        num_rows, plain = len(sampling.temperature), sampling.plain
+    return num_rows + int(may_adjust and not plain)
 
 
 def _bucket(size: int, buckets: Sequence[int]) -> int:

@@ -60,6 +60,8 @@ class Request:
     num_preemptions: int = 0
     first_run_time_s: float | None = None
     """When it left the queue, in seconds of ``time.monotonic``; None while it waits."""
+    num_sampling: int = 0
+    """1 while a step is planned behind the one that samples its next token, which is not known."""
     is_prefilling: bool = True
     """Until the step that reaches the last known token; then the request decodes."""
     blocks: list[list[int]] = field(default_factory=list, repr=False)

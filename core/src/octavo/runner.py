@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from octavo.batch_rows import BatchRows
 from octavo.compiled_step import CompiledStep
 from octavo.errors import BackendError
+from octavo.flight import Flight
 from octavo.kv_store import KVStore
 from octavo.late_sampling import LateSampling
 from octavo.mask_worker import MaskWorker
@@ -22,10 +23,10 @@ from octavo.member_faults import naming_faults
 from octavo.padding import Buckets
 from octavo.prompt_spans import PromptLogprobs, PromptSpan, prompt_spans, split_by_span
 from octavo.sampler import SamplerRows
-from octavo.samples import Samples
+from octavo.samples import Samples, begin_fetch
 from octavo.scheduling.config import PreemptionCosts
-from octavo.step import map_arrays
 from octavo.token_mask import allowed_tokens
+from octavo.transfers import Transfers
 
 if TYPE_CHECKING:
     from octavo.backend import Backend
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from octavo.cache_plan import CachePlan
     from octavo.completion import Completion
     from octavo.models.base import Model, Weights
-    from octavo.ops.protocol import Array, Ops, SamplingBatch
+    from octavo.ops.protocol import Array, Ops, SampleResult, SamplingBatch
     from octavo.scheduler import Schedule
 
 __all__ = ["Runner", "StepResult"]
@@ -65,6 +66,15 @@ class _Wanted:
     sample_indices: Int32 | None  # which of its n answers; None if no row repeats
 
 
+@dataclass(frozen=True)
+class _Placed:
+    """The settings of a step's rows, on the host and, padded to so many, on the device."""
+
+    host: SamplingBatch
+    device: SamplingBatch
+    num_rows: int
+
+
 class Runner:
     """The persistent rows and caches of one engine on one backend."""
 
@@ -91,14 +101,18 @@ class Runner:
         self._vocab_size = model.vocab_size
         self.store = KVStore(cold, plan)
         self._step = CompiledStep(cold, ops, model, self.store.layer_groups, max_logprobs)
+        self._transfers = Transfers(backend)
+        self.is_asynchronous = backend.caps.asynchronous
+        """Whether a step may be launched before the one before it has been waited for."""
         self._masks = MaskWorker(model.vocab_size)
-        self._last_placed: tuple[SamplingBatch, SamplingBatch] | tuple[None, None] = (None, None)
+        self._last_placed: _Placed | None = None
         self._seconds_per_prefill_token = 0.0  # running mean
+        self._ended_s = 0.0  # when the last step was found to have ended
 
     def release_weights(self) -> None:
         """Let go of the weights and of the compiled step, which may hold their memory."""
         self._weights = None
-        self._last_placed = (None, None)
+        self._last_placed = None
         self._step.release()
 
     def take_weights(self, weights: Weights) -> None:
@@ -112,6 +126,14 @@ class Runner:
 
     def execute(self, schedule: Schedule) -> StepResult | None:
         """Run one step and wait for its tokens; None if the schedule only moves blocks."""
+        flight = self.launch(schedule)
+        return None if flight is None else self.wait(flight)
+
+    def launch(self, schedule: Schedule, behind: Flight | None = None) -> Flight | None:
+        """Begin a step; None if the schedule only moves blocks.
+
+        ``behind`` is under way still: a token that it samples is filled in on the device.
+        """
         started_s = time.perf_counter()
         self._admit(schedule)
         self.store.apply(schedule)
@@ -126,7 +148,12 @@ class Runner:
         ends = starts + counts
         last_tokens = counts.cumsum(dtype=np.int32) - 1
         spans = prompt_spans(self._rows, completions, special, starts, counts)
-        samples = ends == self._rows.lengths[rows]
+        lengths, sources = self._rows.lengths[rows], None
+        if behind is not None:
+            sources = self._sources(behind, rows)
+            lengths = lengths + (sources > 0)
+            self._rows.reserve(int(ends.max()))
+        samples = ends == lengths
         if samples.all() and not special:
             sampled, sampled_rows, positions, logits_rows = completions, rows, ends, last_tokens
             sample_indices = None
@@ -136,28 +163,67 @@ class Runner:
             sampled = [completions[i] for i in wanted.seq_index.tolist()]
             sampled_rows, positions = rows[wanted.seq_index], ends[wanted.seq_index]
             logits_rows = last_tokens[wanted.seq_index]
+        needs_host = bool(special) or self._sampler.needs_tokens(sampled_rows)
         sampling: SamplingBatch | LateSampling | None = None
         try:
             sampling = self._sampling(sampled, sampled_rows, positions, sample_indices)
-            logits_rows = self._buckets.pad_rows(logits_rows, self._buckets.num_rows(sampling))
+            needs_host = needs_host or any(each.token_mask is not None for each in sampled)
+            buckets = self._buckets.of_step(int(last_tokens[-1]) + 1, num_seqs, sampling)
+            logits_rows = buckets.pad_rows(logits_rows, buckets.num_rows(sampling))
             if spans:
                 prompt_rows = np.concatenate([span.rows for span in spans])
-                logits_rows = np.concatenate([logits_rows, self._buckets.pad_rows(prompt_rows)])
+                logits_rows = np.concatenate([logits_rows, buckets.pad_rows(prompt_rows)])
             batch = self._rows.build(rows, starts, counts, logits_rows)
-            sampling, samples, prompt_samples = self._run(batch, sampling, spans)
+            token_sources = None
+            if sources is not None and sources.any():
+                token_sources = np.zeros(len(batch.token_ids), np.int32)
+                token_sources[last_tokens] = sources * samples
+            filling = None if behind is None or token_sources is None else (behind, token_sources)
+            sampling, result, prompt_result = self._run(batch, buckets, sampling, spans, filling)
         finally:
             if isinstance(sampling, LateSampling):  # the step has failed
                 sampling.masks.wait()
-        self._record(sampled_rows, samples.token_ids)
-        self._measure(time.perf_counter() - started_s, int(last_tokens[-1]) + 1, num_seqs)
-        return StepResult(
-            sampled,
-            samples,
-            split_by_span(spans, prompt_samples),
-            frozenset()
-            if sampling.mask is None
-            else _barred_rows(sampling, sampling.mask, samples),
+        return Flight(
+            schedule=schedule,
+            completions=sampled,
+            rows=sampled_rows,
+            sampling=sampling,
+            spans=spans,
+            token_ids=result.token_ids,
+            fetch=begin_fetch(self._transfers, result, prompt_result, len(sampled)),
+            needs_host=needs_host,
+            started_s=started_s,
+            num_tokens=int(last_tokens[-1]) + 1,
+            num_seqs=num_seqs,
         )
+
+    def _sources(self, behind: Flight, rows: Int32) -> Int32:
+        """For each of ``rows``, 1 + where ``behind`` samples its last token; 0 if that is known."""
+        sources = np.zeros(len(self._rows.lengths), np.int32)
+        awaited = np.array(behind.awaited, np.int32)
+        sources[behind.rows[awaited]] = awaited + 1
+        return sources[rows]
+
+    def wait(self, flight: Flight) -> StepResult:
+        """What a step has sampled, for all who still want to know."""
+        samples, prompt_samples = flight.fetch()
+        _check_token_ids(samples.token_ids, len(flight.completions), self._vocab_size)
+        sampling, completions, rows = flight.sampling, flight.completions, flight.rows
+        barred = (
+            frozenset() if sampling.mask is None else _barred_rows(sampling, sampling.mask, samples)
+        )
+        awaited = flight.awaited
+        if len(awaited) < len(completions):
+            completions = [completions[i] for i in awaited]
+            samples, rows = samples.part(np.array(awaited, np.intp)), rows[awaited]
+            barred = frozenset(new for new, old in enumerate(awaited) if old in barred)
+        kept = [i for i, completion in enumerate(completions) if completion.row == rows[i]]
+        if len(kept) == len(completions):
+            self._record(rows, samples.token_ids)
+        else:  # who has been preempted meanwhile brings all tokens along when it runs again
+            self._record(rows[kept], samples.token_ids[kept])
+        self._measure(flight)
+        return StepResult(completions, samples, split_by_span(flight.spans, prompt_samples), barred)
 
     def _sampling(
         self,
@@ -213,42 +279,62 @@ class Runner:
     def _run(
         self,
         batch: StepBatch,
+        buckets: Buckets,
         sampling: SamplingBatch | LateSampling,
         spans: Sequence[PromptSpan],
-    ) -> tuple[SamplingBatch, Samples, Samples | None]:
-        put, get, buckets = self._backend.put, self._backend.get, self._buckets
-        targets = None
+        filling: tuple[Flight, Int32] | None,
+    ) -> tuple[SamplingBatch, SampleResult, SampleResult | None]:
+        targets = sources = known = None
         if spans:
-            targets = put(buckets.pad_rows(np.concatenate([span.targets for span in spans])))
-        if not buckets.exact:
-            batch = buckets.pad_batch(batch)
+            targets = buckets.pad_rows(np.concatenate([span.targets for span in spans]))
+        batch = buckets.pad_batch(batch)
+        if filling is not None:
+            sources = _padded_to(filling[1], len(batch.token_ids))
         plans = tuple(self._backend.plan(batch, self._block_size))
-        inputs = (self._weights, self.store.caches, batch.map(put), plans)
+        if not isinstance(sampling, LateSampling):
+            known = self._to_place(sampling, buckets)
+        batch, targets, sources, known, *placed_plans = self._transfers.put(
+            batch, targets, sources, known, *(plans if self._transfers.takes_plans else ())
+        )
+        plans = tuple(placed_plans) or plans
+        if filling is not None:
+            token_ids = self._step.fill((), (), batch.token_ids, filling[0].token_ids, sources)
+            batch = dataclasses.replace(batch, token_ids=token_ids)
+        inputs = (self._weights, self.store.caches, batch, plans)
         if isinstance(sampling, LateSampling):
             self.store.caches, logits = self._step.forward(*inputs)
             sampling = sampling.result()
-            placed = self._placed(sampling)
+            (known,) = self._transfers.put(self._to_place(sampling, buckets))
+            placed = self._placed(sampling, known, buckets)
             result, prompt_result = self._step.sample((), (), logits, placed, targets)
         else:
-            placed = self._placed(sampling)
+            placed = self._placed(sampling, known, buckets)
             self.store.caches, result, prompt_result = self._step.run(
                 *inputs, sampling=placed, prompt_targets=targets
             )
-        num_sampled = len(sampling.temperature)
-        samples = Samples.fetch(result, get, slice(num_sampled))
-        _check_token_ids(samples.token_ids, num_sampled, self._vocab_size)
-        return sampling, samples, prompt_result and Samples.fetch(prompt_result, get, slice(None))
+        return sampling, result, prompt_result
 
-    def _placed(self, sampling: SamplingBatch) -> SamplingBatch:
+    def _to_place(self, sampling: SamplingBatch, buckets: Buckets) -> Any:
+        """What of ``sampling`` is not on the device yet: all, the draws alone, or nothing."""
+        last = self._last_placed
+        if (
+            last is None
+            or sampling.temperature is not last.host.temperature
+            or buckets.num_rows(sampling) != last.num_rows
+        ):
+            return buckets.pad_sampling(sampling)
+        return None if sampling is last.host else buckets.pad_sampling(sampling).uniform
+
+    def _placed(self, sampling: SamplingBatch, new: Any, buckets: Buckets) -> SamplingBatch:
         """``sampling`` on the device; what comes again, of SamplerRows.build, is there already."""
-        put: Callable[[Any], Any] = self._backend.put
-        known, placed = self._last_placed
-        if known is None or placed is None or sampling.temperature is not known.temperature:
-            placed = map_arrays(self._buckets.pad_sampling(sampling), put)
-        elif sampling is not known:
-            padded = self._buckets.pad_sampling(sampling)
-            placed = dataclasses.replace(placed, uniform=put(padded.uniform))
-        self._last_placed = sampling, placed
+        last = self._last_placed
+        if last is None or hasattr(new, "temperature"):
+            placed = cast("SamplingBatch", new)
+        elif new is None:
+            placed = last.device
+        else:
+            placed = dataclasses.replace(last.device, uniform=new)
+        self._last_placed = _Placed(sampling, placed, buckets.num_rows(sampling))
         return placed
 
     def _record(self, rows: Int32, token_ids: Int32) -> None:
@@ -268,13 +354,18 @@ class Runner:
             self._seconds_per_prefill_token, self.store.seconds_per_swapped_block
         )
 
-    def _measure(self, seconds: float, num_tokens: int, num_seqs: int) -> None:
+    def _measure(self, flight: Flight) -> None:
         """Recomputing is prefill: steps of decodes, which are bound by weights, do not count."""
-        if num_tokens < _PREFILL_TOKENS_PER_SEQ * num_seqs:
+        began_s, self._ended_s = max(flight.started_s, self._ended_s), time.perf_counter()
+        if flight.num_tokens < _PREFILL_TOKENS_PER_SEQ * flight.num_seqs:
             return
-        measured = seconds / num_tokens
+        measured = (self._ended_s - began_s) / flight.num_tokens
         previous = self._seconds_per_prefill_token or measured
         self._seconds_per_prefill_token = previous + _SMOOTHING * (measured - previous)
+
+
+def _padded_to(values: Int32, size: int) -> Int32:
+    return np.pad(values, (0, size - len(values))) if size > len(values) else values
 
 
 def _check_token_ids(token_ids: Int32, num_sampled: int, vocab_size: int) -> None:

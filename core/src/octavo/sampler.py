@@ -110,6 +110,10 @@ class SamplerRows:
         self._adjustments.pop(row, None)
         self._adjusts[row] = self._follows[row] = False
 
+    def needs_tokens(self, rows: Int32) -> bool:
+        """Whether what is sampled next for one of ``rows`` depends on its latest token."""
+        return bool(self._follows[rows].any())
+
     def record(self, rows: Int32, token_ids: Int32) -> None:
         """One new token for each of ``rows``, which must not repeat."""
         for i in self._follows[rows].nonzero()[0].tolist():

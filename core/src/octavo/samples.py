@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from octavo.ops.protocol import SampleResult
+    from octavo.transfers import Transfers
 
-__all__ = ["LogprobRow", "Samples"]
+__all__ = ["LogprobRow", "Samples", "begin_fetch"]
 
 LogprobRow = tuple[float, int, list[int], list[float]]
 """(log-probability, rank, likeliest ids, their log-probabilities)"""
@@ -30,25 +31,7 @@ class Samples:
     top_logprobs: NDArray[np.float32] | None  # [rows, k]
     valid: NDArray[np.bool_] | None  # [rows]
 
-    @classmethod
-    def fetch(
-        cls, result: SampleResult, get: Callable[[Any], NDArray[Any]], rows: slice
-    ) -> Samples:
-        """Those rows of a result, brought over by ``Backend.get``."""
-
-        def host(array: Any) -> Any:
-            return None if array is None else get(array)[rows]
-
-        return cls(
-            token_ids=host(result.token_ids),
-            logprobs=host(result.logprobs),
-            ranks=host(result.ranks),
-            top_ids=host(result.top_ids),
-            top_logprobs=host(result.top_logprobs),
-            valid=host(result.valid),
-        )
-
-    def part(self, rows: slice) -> Samples:
+    def part(self, rows: slice | NDArray[np.intp]) -> Samples:
         """Some of the rows."""
 
         def cut(array: Any) -> Any:
@@ -87,3 +70,25 @@ class Samples:
             [] if column is None else column.tolist() for column in columns
         )
         return logprobs, ranks, top_ids, top
+
+
+_COLUMNS = ("token_ids", "logprobs", "ranks", "top_ids", "top_logprobs", "valid")
+
+
+def begin_fetch(
+    transfers: Transfers, result: SampleResult, prompt_result: SampleResult | None, num_rows: int
+) -> Callable[[], tuple[Samples, Samples | None]]:
+    """Begin to bring over ``num_rows`` rows of a result, and what there is of the prompts'."""
+    results = [each for each in (result, prompt_result) if each is not None]
+    columns = [[getattr(each, name) for name in _COLUMNS] for each in results]
+    pending = transfers.fetch([array for row in columns for array in row if array is not None])
+
+    def wait() -> tuple[Samples, Samples | None]:
+        hosts = iter(pending())
+        whole = [
+            Samples(*[None if array is None else next(hosts) for array in row])  # type: ignore[arg-type]
+            for row in columns
+        ]
+        return whole[0].part(slice(num_rows)), whole[1] if len(whole) > 1 else None
+
+    return wait

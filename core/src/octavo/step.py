@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from octavo.models.base import Model, StepInput, Weights
     from octavo.ops.protocol import Array, Cache, Ops, SampleResult, SamplingBatch
 
-__all__ = ["Step", "join", "make_forward", "make_sample", "make_step", "map_arrays"]
+__all__ = ["Step", "join", "make_fill", "make_forward", "make_sample", "make_step", "map_arrays"]
 
 Tree = TypeVar("Tree")
 Step = Callable[..., "tuple[tuple[Cache, ...], SampleResult, SampleResult | None]"]
@@ -54,6 +54,17 @@ def make_sample(ops: Ops, num_prompt_logprobs: int) -> Sample:
         )
 
     return sample
+
+
+def make_fill(ops: Ops) -> Callable[..., Array]:
+    """``fill((), (), token_ids, sampled, sources)``: ``Ops.fill_tokens``."""
+
+    def fill(
+        _weights: tuple[()], _caches: tuple[()], token_ids: Array, sampled: Array, sources: Array
+    ) -> Array:
+        return ops.fill_tokens(token_ids, sampled, sources)
+
+    return fill
 
 
 def make_step(

@@ -83,6 +83,9 @@ class Planner:
         for request in self._roster.running:  # shrinks behind us when somebody is preempted
             num_computed = request.num_computed_tokens
             wanted = len(request.prompt_token_ids) + len(request.output_token_ids) - num_computed
+            if request.num_sampling:
+                # Its next token is on the way. If that is the last one, nothing comes after it.
+                wanted += int(len(request.output_token_ids) + 1 < request.max_tokens)
             is_prefilling = request.is_prefilling
             if is_prefilling:
                 if prefill_tokens_left < 0:
@@ -111,7 +114,7 @@ class Planner:
         stand still for want of blocks that the first prefill holds, so it must not wait for them.
         """
         num_decode_tokens = sum(
-            request.num_tokens - request.num_computed_tokens
+            request.num_tokens + request.num_sampling - request.num_computed_tokens
             for request in self._roster.running
             if not request.is_prefilling
         )

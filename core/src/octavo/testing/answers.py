@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -95,20 +95,25 @@ def run_all(engines: Sequence[Engine]) -> list[dict[str, RequestOutput]]:
 def _recorded(engine: Engine, raised: list[Exception]) -> Iterator[None]:
     """Note what steps raise: the engine recovers from it, and a right backend does not need to."""
     runner: Any = engine.runner
-    execute = runner.execute
+    members = ("launch", "wait")
 
-    def noting(schedule: Any) -> Any:
-        try:
-            return execute(schedule)
-        except Exception as error:
-            raised.append(error)
-            raise
+    def noting(member: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            try:
+                return member(*arguments, **keywords)
+            except Exception as error:
+                raised.append(error)
+                raise
 
-    runner.execute = noting
+        return call
+
+    for name in members:
+        setattr(runner, name, noting(getattr(runner, name)))
     try:
         yield
     finally:
-        del runner.execute  # the method of the class shows again
+        for name in members:
+            delattr(runner, name)  # the method of the class shows again
 
 
 def answers_of(output: RequestOutput) -> list[Answer]:

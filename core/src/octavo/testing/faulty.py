@@ -148,13 +148,34 @@ class FaultyBackend:
 
         def run(*arguments: Any) -> Any:
             results = compiled(*arguments)
-            if _is_forward(results):
+            if not isinstance(results, tuple) or _is_forward(results):
                 return results
             *caches, sampled, prompt = results
             self._meet("step")
             return *caches, self._with_nan_logits(sampled), prompt
 
         return run
+
+    def __getattr__(self, name: str) -> Any:
+        """``put_all`` and ``fetch`` where the backend has them, with the faults of put and get."""
+        if name not in {"put_all", "fetch"}:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        member = getattr(self._backend, name)
+
+        def put_all(arrays: Sequence[NDArray[Any]]) -> Any:
+            self._meet("put")
+            return member(arrays)
+
+        def fetch(arrays: Sequence[Array]) -> Callable[[], Any]:
+            pending = member(arrays)
+
+            def result() -> Any:
+                self._meet("get")
+                return pending()
+
+            return result
+
+        return put_all if name == "put_all" else fetch
 
     def close(self) -> None:
         """The backend's, or a fault."""

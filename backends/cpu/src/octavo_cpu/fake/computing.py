@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from octavo_cpu.backend import NumpyBackend
-from octavo_cpu.fake.clock import with_latency
+from octavo_cpu.fake.clock import DeviceClock, with_latency
 from octavo_cpu.fake.memory import FakeMemory
 from octavo_cpu.fake.options import FakeOptions
 from octavo_cpu.storage import NumpyCache, NumpyLinear, dtype_named
@@ -27,6 +28,8 @@ class ComputingBackend(NumpyBackend):
         super().__init__(0, {})
         self._options = options
         self._memory = FakeMemory(options.memory_bytes, f"fake:{index}")
+        self._clock = DeviceClock()
+        self.caps = replace(NumpyBackend.caps, asynchronous=options.asynchronous)
 
     def memory(self) -> MemoryInfo:
         """What is free falls with every array, weight and cache that is alive."""
@@ -42,8 +45,23 @@ class ComputingBackend(NumpyBackend):
         return placed
 
     def get(self, array: Any) -> NDArray[Any]:
-        """A copy."""
-        return np.array(array)
+        """A copy, once the device has done what is queued."""
+        (copied,) = self.fetch([array])()
+        return copied
+
+    def put_all(self, arrays: Sequence[NDArray[Any]]) -> list[Any]:
+        """Each by itself."""
+        return [self.put(array) for array in arrays]
+
+    def fetch(self, arrays: Sequence[Any]) -> Callable[[], list[NDArray[Any]]]:
+        """Copies, there once the device has done what is queued now."""
+        wait, copies = self._clock.waiter(), [np.array(array) for array in arrays]
+
+        def result() -> list[NDArray[Any]]:
+            wait()
+            return copies
+
+        return result
 
     def put_linear(
         self,
@@ -74,4 +92,4 @@ class ComputingBackend(NumpyBackend):
 
     def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """The step, in the time that the options give it."""
-        return with_latency(super().compile(step), self._options)
+        return with_latency(super().compile(step), self._options, self._clock)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from octavo.api import BackendError, Capabilities, QuantizedTensor
 from octavo_cpu.backend import NumpyBackend
-from octavo_cpu.fake.clock import with_latency
+from octavo_cpu.fake.clock import DeviceClock, with_latency
 from octavo_cpu.fake.hollow import HollowArray, HollowLinear, HollowSample
 from octavo_cpu.fake.memory import FakeMemory
 from octavo_cpu.fake.ops import HollowOps
@@ -119,7 +119,7 @@ class HollowBackend:
                 sampled = choose_tokens(caches, plans, sampling, sampled.vocab_size)
             return caches, sampled, prompt
 
-        return with_latency(with_tokens, self._options)
+        return with_latency(with_tokens, self._options, DeviceClock())
 
     def close(self) -> None:
         """Nothing to release."""

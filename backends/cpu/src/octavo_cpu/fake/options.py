@@ -30,6 +30,8 @@ class FakeOptions:
     """Seconds that a step takes at least."""
     token_latency_s: float = 0.0
     """Seconds that each token of a step's batch adds to that."""
+    asynchronous: bool = False
+    """A step's time passes on the device: it is queued, and who reads its results waits for it."""
     faults: tuple[InjectedFault, ...] = ()
     """What fails, and when; see octavo_cpu.fake.faults."""
 
@@ -38,7 +40,13 @@ class FakeOptions:
         """Raise UsageError for an unknown option or a value that cannot be used."""
         check_option_names(options, (field.name for field in fields(cls)), "fake")
         values = {name: _READERS[name](name, value) for name, value in options.items()}
-        return cls(**values)
+        parsed = cls(**values)
+        if parsed.asynchronous and not parsed.compute:
+            raise UsageError(
+                "Options asynchronous = true and compute = false of backend 'fake' exclude each "
+                "other: where nothing is computed, the host chooses the tokens. Leave one out."
+            )
+        return parsed
 
 
 def _bytes(name: str, value: object) -> int:
@@ -65,6 +73,7 @@ _READERS: Mapping[str, Any] = {
     "compute": _flag,
     "latency_s": _seconds,
     "token_latency_s": _seconds,
+    "asynchronous": _flag,
     "faults": lambda _name, value: parse_faults(value),
 }
 

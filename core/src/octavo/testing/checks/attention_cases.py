@@ -314,7 +314,6 @@ def rope_attend(subject: Subject) -> Rows:
         "mixed": (_paged(subject, seqs), 16),
         "a part of each head": (_paged(subject, seqs, window=7), 12),
         "one KV head": (_paged(subject, seqs, heads=4, kv_heads=1, soft_cap=2.0), 16),
-        "with sinks": (_paged(subject, seqs, heads=4, kv_heads=4, sinks=True), 16),
         "decodes and padding": (
             _paged(subject, ((12, 1), (3, 1)), padded_tokens=2, padded_seqs=1),
             16,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from octavo.api import step_tree
@@ -48,7 +49,8 @@ def make_plan(
 ) -> TorchPlan:
     """The plan of ``group``, one of ``batch.groups``; all arrays are the host's, ``put`` moves."""
     del block_size  # the cache's shape has it; here for plans that are made of tiles
-    starts, lengths = batch.query_start.tolist(), batch.seq_lens.tolist()
+    starts = np.asarray(batch.query_start).tolist()
+    lengths = np.asarray(batch.seq_lens).tolist()
     query_lens = [end - start for start, end in pairwise(starts)]
     return TorchPlan(
         block_table=put(group.block_table),

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from octavo.api import BackendError, PortableLinear, QuantizedTensor
+from octavo.api import PortableLinear, QuantizedTensor
 from octavo_torch.caches import TorchCache
 from octavo_torch.dtypes import numpy_dtype, torch_dtype
 from octavo_torch.ops import TorchOps
 from octavo_torch.plan import TorchPlan, make_plans
+from octavo_torch.quantized import QuantizedLinear, prepare
 
 if TYPE_CHECKING:
     from octavo.api import Capabilities, KVSpec, StepBatch
@@ -67,10 +68,10 @@ class TorchBackend:
         weight: NDArray[Any] | QuantizedTensor | Array,
         bias: NDArray[Any] | None,
         dtype: str,
-    ) -> PortableLinear:
-        """The weight as checkpoints store it; one that ``put`` made is shared."""
+    ) -> PortableLinear | QuantizedLinear:
+        """The weight as checkpoints store it, or packed; one that ``put`` made is shared."""
         if isinstance(weight, QuantizedTensor):
-            raise BackendError(f"A weight packed as {weight.scheme} must be unpacked first.")
+            return prepare(weight, bias, dtype, self.put)
         placed = self.put(weight, dtype) if isinstance(weight, np.ndarray) else weight
         return PortableLinear(placed, None if bias is None else self.put(bias, dtype))
 

@@ -9,6 +9,7 @@ import torch
 
 from octavo.api import Capabilities, DeviceError, MemoryInfo, host_memory
 from octavo_torch.backend import TorchBackend
+from octavo_torch.quantized import QUANTIZATION
 
 __all__ = ["TorchCpuBackend"]
 
@@ -25,6 +26,7 @@ class TorchCpuBackend(TorchBackend):
         sliding_window=True,
         soft_cap=True,
         sinks=True,
+        quantization=QUANTIZATION,  # unpacked in every call: they save memory, not time
         host_swap=True,
     )
 

@@ -7,8 +7,9 @@ from typing import Any, TypeAlias
 import array_api_compat.torch as xp
 import torch
 
-from octavo.api import AttentionParams, PortableOps
+from octavo.api import AttentionParams, LinearWeight, PortableOps
 from octavo_torch.caches import TorchCache
+from octavo_torch.quantized import QuantizedLinear, multiply_unpacked
 
 __all__ = ["TorchOps"]
 
@@ -20,6 +21,12 @@ class TorchOps(PortableOps):
 
     def __init__(self) -> None:
         super().__init__(xp)
+
+    def linear(self, x: Array, weight: LinearWeight) -> Array:
+        """``x @ weight.T + bias``, of a packed weight too."""
+        if isinstance(weight, QuantizedLinear):
+            return multiply_unpacked(x, weight)
+        return super().linear(x, weight)
 
     def write_kv(self, cache: TorchCache, k: Array, v: Array, plan: Any) -> TorchCache:
         """Store K and V of this step's tokens at the plan's slots, in place."""

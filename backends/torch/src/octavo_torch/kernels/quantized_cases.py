@@ -1,0 +1,73 @@
+"""The shapes that products with packed weights are checked in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from octavo_torch.kernels.kernel import Case
+
+__all__ = ["CASES"]
+
+
+def _case(
+    kind: str,
+    group: int,  # 0: a whole row
+    *,
+    rows: int,
+    out_features: int,
+    in_features: int,
+    dtype: str = "bfloat16",
+    offsets: bool = False,
+    bias: bool = False,
+    zero: int = 0,
+    ahead: bool = False,
+) -> Case:
+    groups = in_features // group if group else 1
+
+    def make(device: torch.device, generator: torch.Generator) -> dict[str, Any]:
+        def normal(*shape: int) -> torch.Tensor:
+            return torch.randn(shape, generator=generator, device=device)
+
+        if kind == "fp8":
+            codes = normal(out_features, in_features).to(torch.float8_e4m3fn).view(torch.uint8)
+        else:
+            shape = (out_features, in_features // 2 if kind == "int4" else in_features)
+            codes = torch.randint(
+                0, 256, shape, generator=generator, device=device, dtype=torch.uint8
+            )
+        unit = {"int4": 5.0, "int8": 75.0, "fp8": 1.0}[kind] * in_features**0.5
+        scales = (normal(out_features, groups) * 0.1 + 1) / unit
+        shifts = normal(out_features, groups) / in_features**0.5
+        precise = torch.float16 if group else torch.float32
+        return {
+            "x": normal(rows, in_features).to(getattr(torch, dtype)),
+            "codes": codes,
+            "scales": scales.to(precise),
+            "offsets": shifts.to(precise) if offsets else None,
+            "bias": normal(out_features).to(getattr(torch, dtype)) if bias else None,
+            "kind": kind,
+            "zero": zero,
+        }
+
+    label = f"{kind}-group{group}-{dtype}-{rows}x{out_features}x{in_features}"
+    matrix = {"cuda": "matrix", "hip": "matrix"}
+    return Case(label, make, dtypes=(dtype,), ahead=ahead, expects=matrix if ahead else {})
+
+
+CASES = (
+    _case("int4", 32, rows=1, out_features=70, in_features=96, offsets=True, bias=True),
+    _case("int4", 128, rows=3, out_features=33, in_features=1024, zero=8),
+    _case("int4", 32, rows=19, out_features=64, in_features=160, zero=8, dtype="float32"),
+    _case("int8", 32, rows=5, out_features=40, in_features=96, zero=128, dtype="float16"),
+    _case("int8", 16, rows=2, out_features=20, in_features=1040, zero=32, bias=True),
+    _case("int8", 0, rows=67, out_features=24, in_features=48, zero=128),
+    _case("fp8", 0, rows=4, out_features=37, in_features=1088, bias=True),
+    _case("fp8", 128, rows=130, out_features=24, in_features=256, dtype="float16"),
+    _case("int4", 32, rows=16, out_features=4096, in_features=4096, offsets=True, ahead=True),
+    _case("int8", 32, rows=16, out_features=4096, in_features=4096, zero=128, ahead=True),
+    _case("fp8", 0, rows=16, out_features=4096, in_features=4096, ahead=True),
+    _case("int4", 32, rows=8192, out_features=4096, in_features=4096, offsets=True, ahead=True),
+    _case("fp8", 0, rows=8192, out_features=4096, in_features=4096, ahead=True),
+)

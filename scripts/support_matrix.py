@@ -51,6 +51,7 @@ CLAIMS = {
     "asynchronous": "steps are queued on the device",
     "token_buckets": "pads the tokens of a step to",
     "seq_buckets": "pads the sequences of a step to",
+    "decode_buckets": "pads steps of decodes alone to",
     "collectives": "collective operations",
     "batch_invariant": "the same bits alone and in any batch",
     "host_swap": "swaps preempted requests to host memory",

@@ -15,6 +15,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 DISTRIBUTIONS := core $(patsubst %/pyproject.toml,%,$(wildcard backends/*/pyproject.toml))
 MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
 ORACLES := torch transformers accelerate jax gguf sentencepiece $(if $(filter Windows_NT,$(OS)),,mlx)
+ORACLES += $(if $(filter Linux,$(shell uname -s 2>/dev/null)),triton)
 
 # What is tested with clients that others wrote: one environment each, below .venv-clients.
 CLIENT_VENVS := .venv-clients

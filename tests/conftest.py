@@ -32,7 +32,7 @@ for _variable in ("HF_HUB_CACHE", "HF_TOKEN", "OCTAVO_PLUGINS_FILE"):
     os.environ.pop(_variable, None)
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
-ORACLES = ("torch", "transformers", "accelerate", "jax", "mlx", "gguf", "sentencepiece")
+ORACLES = ("torch", "transformers", "accelerate", "jax", "mlx", "triton", "gguf", "sentencepiece")
 IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 
 hypothesis.settings.register_profile("default", deadline=None)

@@ -28,10 +28,10 @@ class CatalogEntry:
 
 
 CATALOG = (
-    CatalogEntry("octavo-cpu", "cpu", ("numpy", "fake"), is_released=True),
-    CatalogEntry("octavo-torch", "cpu", ("torch",), is_released=False),
-    CatalogEntry("octavo-cuda", "cuda", ("cuda",), is_released=False),
-    CatalogEntry("octavo-rocm", "rocm", ("rocm",), is_released=False),
+    CatalogEntry("octavo-cpu", "cpu", ("native", "numpy", "fake"), is_released=True),
+    CatalogEntry("octavo-torch", "cpu", ("torch",), is_released=True),
+    CatalogEntry("octavo-cuda", "cuda", ("cuda",), is_released=True),
+    CatalogEntry("octavo-rocm", "rocm", ("rocm",), is_released=True),
     CatalogEntry("octavo-xpu", "xpu", ("xpu",), is_released=False),
     CatalogEntry("octavo-tpu", "tpu", ("jax",), is_released=False),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -80,8 +81,7 @@ def _reference(
     entry_ids = expert_ids.view(-1, 1)
     rows = grouped_matmul.reference(inner, down, entry_ids, silu_mul=False).double().nan_to_num()
     weighted = rows.view(*expert_ids.shape, -1) * routing.double()[:, :, None]
-    total: torch.Tensor = weighted.sum(1)
-    return total.to(x.dtype)
+    return weighted.sum(1).to(x.dtype)
 
 
 def _case(
@@ -90,7 +90,8 @@ def _case(
     def make(device: torch.device, generator: torch.Generator) -> dict[str, Any]:
         def normal(*shape: int) -> torch.Tensor:
             numbers = torch.randn(shape, generator=generator, device=device)
-            return (numbers / shape[-1] ** 0.5).to(torch.bfloat16)
+            numbers = numbers / math.sqrt(shape[-1])
+            return numbers.to(torch.bfloat16)
 
         ids = torch.randint(-1, num_experts, (tokens, top_k), generator=generator, device=device)
         routing = torch.rand((tokens, top_k), generator=generator, device=device)

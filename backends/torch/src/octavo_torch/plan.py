@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 __all__ = ["TorchPlan", "make_plan", "make_plans"]
 
 
-@step_tree(static=("num_seqs", "max_query_len", "max_seq_len", "host_query_start", "host_seq_lens"))
+@step_tree(
+    static=(
+        "num_seqs",
+        "max_query_len",
+        "max_seq_len",
+        "host_query_start",
+        "host_seq_lens",
+        "block_size",
+    )
+)
 @dataclass(frozen=True)
 class TorchPlan:
     """As ``octavo.api.AttentionPlan``, all arrays int32, and what sizes a launch.
@@ -42,13 +51,13 @@ class TorchPlan:
     host_query_start: tuple[int, ...] = ()
     """``query_start``, for attention that loops over sequences; no kernel needs it."""
     host_seq_lens: tuple[int, ...] = ()
+    block_size: int = 16
 
 
 def make_plan(
     batch: StepBatch, group: GroupBatch, block_size: int, put: Callable[[Any], torch.Tensor]
 ) -> TorchPlan:
     """The plan of ``group``, one of ``batch.groups``; all arrays are the host's, ``put`` moves."""
-    del block_size  # the cache's shape has it; here for plans that are made of tiles
     starts = np.asarray(batch.query_start).tolist()
     lengths = np.asarray(batch.seq_lens).tolist()
     query_lens = [end - start for start, end in pairwise(starts)]
@@ -64,6 +73,7 @@ def make_plan(
         max_seq_len=max(lengths, default=0),
         host_query_start=tuple(starts),
         host_seq_lens=tuple(lengths),
+        block_size=block_size,
     )
 
 

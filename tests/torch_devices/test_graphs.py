@@ -1,0 +1,178 @@
+"""Graphs and staged transfers without a GPU: a stand-in for CUDA's capture, on the CPU.
+
+The stand-in does what a graph does: it works on the tensors that it was captured with, and leaves
+its results where they were. What is wrongly copied in, out or over shows in the tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("octavo_torch", reason="octavo-torch is not installed")
+torch = pytest.importorskip("torch")
+
+from octavo import LLM, SamplingParams  # noqa: E402
+from octavo.testing.tiny_models import TINY_MODELS  # noqa: E402
+from octavo_torch.cpu import TorchCpuBackend  # noqa: E402
+from octavo_torch.graphs import GraphedFunction  # noqa: E402
+from octavo_torch.plan import make_plans  # noqa: E402
+from octavo_torch.staging import Staging  # noqa: E402
+from octavo_torch.trees import tensors_of  # noqa: E402
+
+SIZES = (1, 2, 4, 8)
+
+
+class StandInGraph:
+    """Computes once more, into the same memory; ``ruin`` is what a GPU may do in between."""
+
+    def __init__(self, function, results):
+        self.function, self.results = function, results
+        self.num_replays = 0
+
+    def replay(self):
+        self.num_replays += 1
+        for kept, new in zip(tensors_of(self.results), tensors_of(self.function()), strict=True):
+            if kept.data_ptr() != new.data_ptr():
+                kept.copy_(new)
+
+
+class StandInCapture:
+    def __init__(self):
+        self.graphs = []
+
+    def capture(self, function):
+        results = function()
+        self.graphs.append(StandInGraph(function, results))
+        return self.graphs[-1], results
+
+
+class GraphingBackend(TorchCpuBackend):
+    """torch on the CPU, as a GPU's backend uses it."""
+
+    caps = replace(TorchCpuBackend.caps, asynchronous=True, decode_buckets=SIZES)
+
+    def __init__(self, index, options):
+        super().__init__(index, options)
+        self.staging, self.capture = Staging(self.device), StandInCapture()
+        self.functions = []
+
+    def put_all(self, arrays):
+        return self.staging.put_all(arrays)
+
+    def fetch(self, arrays):
+        return self.staging.fetch(arrays, self.get)
+
+    def plan(self, batch, block_size):
+        return make_plans(batch, block_size, lambda array: array)
+
+    def compile(self, step):
+        self.functions.append(GraphedFunction(step, self.capture, SIZES, 64))
+        return self.functions[-1]
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """``load(family, graphs=True, ...)``: an LLM on torch, with graphs or on NumPy."""
+    loaded = []
+
+    def load(family="llama", *, graphs=True, **engine):
+        folder = tmp_path / family
+        folder.mkdir(exist_ok=True)
+        config = TINY_MODELS[family].config
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        defaults = {"load_format": "dummy", "max_model_len": 96, "quiet": True, "seed": 3}
+        defaults |= {"max_num_seqs": 6, "max_num_batched_tokens": 48, "swap_space": 0.001}
+        defaults |= {"dtype": "float32", "backend": "torch" if graphs else "numpy", "block_size": 4}
+        if graphs:
+            monkeypatch.setattr("octavo_torch.cpu.TorchCpuBackend", GraphingBackend)
+        loaded.append(LLM(str(folder), "cpu", **{**defaults, **engine}))
+        monkeypatch.undo()
+        return loaded[-1]
+
+    yield load
+    for llm in loaded:
+        llm.close()
+
+
+def workload(vocab_size, count=14):
+    draw = random.Random(1)
+    kinds = [
+        {"temperature": 0},
+        {"temperature": 0.9, "seed": 5},
+        {"temperature": 1.0, "top_k": 9},
+        {"temperature": 0, "repetition_penalty": 1.3},
+        {"temperature": 0.8, "n": 2, "seed": 2},
+    ]
+    for index in range(count):
+        prompt = [draw.randrange(vocab_size) for _ in range(draw.randint(1, 40))]
+        length = draw.randint(1, 40)
+        params = SamplingParams(max_tokens=length, **kinds[index % len(kinds)])
+        yield {"prompt_token_ids": prompt}, params
+
+
+def answers(llm, vocab_size, **options):
+    prompts, params = zip(*workload(vocab_size, **options), strict=True)
+    outputs = llm.generate(list(prompts), list(params), use_tqdm=False)
+    return [[each.token_ids for each in output.outputs] for output in outputs]
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3"])
+def test_graphs_give_the_tokens_of_numpy(load, family):
+    vocab_size = TINY_MODELS[family].config["vocab_size"]
+    expected = answers(load(family, graphs=False), vocab_size)
+    llm = load(family)
+    assert answers(llm, vocab_size) == expected
+    graphs = llm.loaded.backend.capture.graphs
+    assert len(graphs) > 2
+    assert sum(graph.num_replays for graph in graphs) > 20
+
+
+def test_graphs_survive_new_caches_and_preemption(load):
+    vocab_size = TINY_MODELS["llama"].config["vocab_size"]
+    reference, llm = load(graphs=False), load(kv_cache_memory_bytes=1 << 17)
+    assert answers(llm, vocab_size) == answers(reference, vocab_size)
+    llm.loaded.engine.sleep(1)
+    llm.loaded.engine.wake_up()
+    assert answers(llm, vocab_size) == answers(reference, vocab_size)
+
+
+def test_the_oldest_graphs_go(load):
+    llm = load()
+    for function in llm.loaded.backend.functions:
+        function._max_graphs = 2
+    vocab_size = TINY_MODELS["llama"].config["vocab_size"]
+    assert answers(llm, vocab_size) == answers(load(graphs=False), vocab_size)
+    assert max(function.num_graphs for function in llm.loaded.backend.functions) == 2
+
+
+def test_staged_arrays_arrive_as_they_are():
+    staging = Staging(torch.device("cpu"))
+    rng = np.random.default_rng(0)
+    arrays = [
+        rng.integers(0, 99, (3, 5)).astype(np.int32)[:, ::2],
+        np.zeros((0, 4), np.float32),
+        rng.standard_normal(7).astype(np.float32),
+        np.array(5, np.int32),
+        rng.integers(0, 2, (2, 3)).astype(np.bool_),
+        rng.standard_normal((40, 1000)).astype(np.float32),
+    ]
+    kept = [array.copy() for array in arrays]
+    first = staging.put_all(arrays)
+    for _ in range(4):  # more than there are buffers
+        staging.put_all([np.full_like(array, 1) for array in arrays])
+    for tensor, array in zip(first, kept, strict=True):
+        assert tensor.data_ptr() % 16 == 0 or not array.size
+        np.testing.assert_array_equal(tensor.numpy(), array)
+
+
+def test_what_is_fetched_is_not_written_over():
+    staging = Staging(torch.device("cpu"))
+    result = torch.arange(4)
+    pending = staging.fetch([result], lambda tensor: tensor.numpy())
+    result += 10
+    np.testing.assert_array_equal(pending()[0], [0, 1, 2, 3])

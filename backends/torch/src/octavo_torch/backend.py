@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from octavo.api import PortableLinear, QuantizedTensor
-from octavo_torch.caches import TorchCache
+from octavo_torch.caches import TorchCache, copy_blocks, make_cache
 from octavo_torch.dtypes import numpy_dtype, torch_dtype
 from octavo_torch.ops import TorchOps
 from octavo_torch.plan import TorchPlan, make_plans
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["TorchBackend"]
 
 Array: TypeAlias = Any  # a torch.Tensor
+_HOST = torch.device("cpu")
 _BITS = {1: np.uint8, 2: np.uint16}
 
 
@@ -42,7 +43,7 @@ class TorchBackend:
     def put(self, array: NDArray[Any], dtype: str | None = None) -> Array:
         """The array on the device, converted to ``dtype`` there."""
         name = array.dtype.name
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")  # ascontiguousarray makes 0-d arrays 1-d
         if not array.flags.writeable:
             array = array.copy()
         if name in {"bfloat16", "float8_e4m3fn", "float8_e5m2"}:
@@ -79,22 +80,11 @@ class TorchBackend:
         self, spec: KVSpec, num_blocks: int, block_size: int, *, on_host: bool = False
     ) -> TorchCache:
         """Zeros."""
-        shape = (num_blocks, spec.num_kv_heads, block_size, spec.head_dim)
-        device = torch.device("cpu") if on_host else self.device
-        dtype = torch_dtype(spec.dtype)
-        return TorchCache(
-            torch.zeros(shape, dtype=dtype, device=device),
-            torch.zeros(shape, dtype=dtype, device=device),
-        )
+        return make_cache(spec, num_blocks, block_size, _HOST if on_host else self.device)
 
     def copy_blocks(self, src: TorchCache, dst: TorchCache, pairs: NDArray[np.int32]) -> TorchCache:
         """Copy blocks in place in ``dst``."""
-        from_blocks, to_blocks = (torch.from_numpy(np.array(side, np.int64)) for side in pairs.T)
-        for name in ("k", "v"):
-            stored, target = getattr(src, name), getattr(dst, name)
-            rows = stored[from_blocks.to(stored.device)]
-            target[to_blocks.to(target.device)] = rows.to(target.device)
-        return dst
+        return copy_blocks(src, dst, pairs)
 
     def plan(self, batch: StepBatch, block_size: int) -> Sequence[TorchPlan]:
         """One for each KV group."""

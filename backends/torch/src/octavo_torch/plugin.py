@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from octavo.api import API_VERSION, BackendSpec, DeviceInfo, ModelSpec, Probe, hookimpl
+from octavo.api import API_VERSION, BackendSpec, DeviceInfo, ModelSpec, Probe, hookimpl, host_memory
 
 if TYPE_CHECKING:
     from octavo.api import Backend
@@ -18,7 +19,12 @@ def _probe() -> Probe:
     """The CPU, wherever torch is installed."""
     if find_spec("torch") is None:
         return Probe(reason="torch is not installed", install="pip install torch")
-    return Probe(devices=(DeviceInfo("cpu", 0, "CPU, through torch"),))
+    return Probe(devices=(DeviceInfo("cpu", 0, _processor_name(), host_memory().total_bytes),))
+
+
+def _processor_name() -> str:
+    """What the system calls the processor, as the other backends of the CPU say it."""
+    return platform.processor() or platform.machine() or "CPU"
 
 
 def _load(index: int, options: Mapping[str, Any]) -> Backend:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ml_dtypes
 import numpy as np
 import pytest
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
 
+from octavo import LLM, SamplingParams
 from octavo.api import BackendError, QuantizedTensor
+from octavo.testing.tiny_models import MAX_LEN, TINY_MODELS, VOCAB_SIZE
 from octavo.testing.tolerances import TOLERANCES
 
 torch = pytest.importorskip("torch")
@@ -45,9 +46,8 @@ def test_packed_weights_are_the_formats_own(name, dtype):
     bias = rng.standard_normal(OUT_FEATURES).astype(dtype)
     backend = TorchCpuBackend(0, {})
     prepared = backend.put_linear(packed, bias, dtype)
-    own = unpacked(
-        prepared.codes, prepared.scales, prepared.offsets, kind=prepared.kind, zero=prepared.zero
-    )
+    parts = (prepared.codes, prepared.scales, prepared.offsets, prepared.factors)
+    own = unpacked(*parts, kind=prepared.kind, zero=prepared.zero)
     np.testing.assert_array_equal(own.numpy(), weight)
 
     unit = np.sqrt(np.square(weight.astype(np.float64)).sum(1).max())
@@ -67,4 +67,41 @@ def test_a_scheme_that_is_not_claimed_is_refused_by_name():
         TorchCpuBackend(0, {}).put_linear(packed, None, "float32")
 
 
-assert ml_dtypes.bfloat16  # NumPy knows the name once it is imported
+def log_probs(folder, quantization):
+    llm = LLM(
+        str(folder),
+        device="cpu",
+        backend="torch",
+        dtype="float32",
+        quantization=quantization,
+        max_model_len=MAX_LEN // 2,
+        kv_cache_memory_bytes=1 << 22,
+        quiet=True,
+    )
+    try:
+        params = SamplingParams(prompt_logprobs=0, max_tokens=1, temperature=0)
+        prompt = np.random.default_rng(0).integers(0, VOCAB_SIZE, 24).tolist()
+        (output,) = llm.generate([{"prompt_token_ids": prompt}], params, use_tqdm=False)
+    finally:
+        llm.loaded.close()
+    rows = zip(output.prompt_logprobs[1:], prompt[1:], strict=True)
+    return np.array([row[token].logprob for row, token in rows])
+
+
+def test_weights_packed_at_load_answer_nearly_as_before(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = next(
+        each.config for each in TINY_MODELS.values() if each.config["model_type"] == "llama"
+    )
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(
+        transformers.AutoConfig.for_model(**config), dtype=torch.float32
+    )
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
+    model.save_pretrained(tmp_path)
+    whole = log_probs(tmp_path, None)
+    for quantization, limit in {"int8": 0.03, "int4": 0.3}.items():  # nats
+        error = np.abs(log_probs(tmp_path, quantization) - whole).mean()
+        assert 0 < error < limit, quantization

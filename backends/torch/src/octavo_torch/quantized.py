@@ -29,12 +29,15 @@ _UNPACKED_BYTES = 4 << 20  # of float32, at a time: it stays in a processor's ca
 class QuantizedLinear:
     """A weight is ``(code - zero) * scale + offset``; groups of a row share scale and offset.
 
+    Where there are factors, scales and offsets are integers, to be multiplied by them; several
+    groups share a factor.
     Codes of int4 lie two to a byte: 16 bytes hold 32 weights, the first 16 in their low halves.
     """
 
     codes: torch.Tensor  # uint8[out_features, in_features]; int4 [out_features, in_features / 2]
     scales: torch.Tensor  # [out_features, groups]
     offsets: torch.Tensor | None  # as scales
+    factors: torch.Tensor | None  # float16[2, out_features, …]: of scales, then of offsets
     bias: torch.Tensor | None  # [out_features]
     kind: Codes
     zero: int
@@ -42,13 +45,14 @@ class QuantizedLinear:
 
 @dataclass(frozen=True)
 class _Parts:
-    """A weight's codes [rows, …] and its scales and offsets [rows, groups], on the host."""
+    """The same of some blocks, on the host; factors [2, blocks]."""
 
     codes: Bytes
     scales: NDArray[Any]
     offsets: NDArray[Any] | None
     kind: Codes
     zero: int
+    factors: NDArray[np.float16] | None = None
 
 
 def prepare(
@@ -70,10 +74,12 @@ def prepare(
     def rows(array: NDArray[Any]) -> torch.Tensor:
         return put(np.ascontiguousarray(array).reshape(out_features, -1))
 
+    factors = parts.factors
     return QuantizedLinear(
         rows(parts.codes),
         rows(parts.scales),
         None if parts.offsets is None else rows(parts.offsets),
+        None if factors is None else put(factors.reshape(2, out_features, -1)),
         None if bias is None else put(bias, dtype),
         parts.kind,
         parts.zero,
@@ -84,6 +90,7 @@ def unpacked(
     codes: torch.Tensor,
     scales: torch.Tensor,
     offsets: torch.Tensor | None,
+    factors: torch.Tensor | None,
     *,
     kind: Codes,
     zero: int,
@@ -94,10 +101,17 @@ def unpacked(
         pairs = codes.view(out_features, -1, 1, 16)
         codes = torch.cat([pairs & 15, pairs >> 4], 2)
     values = (codes.view(torch.float8_e4m3fn) if kind == "fp8" else codes).float() - zero
-    weight = values.view(out_features, groups, -1) * scales.float()[:, :, None]
+    weight = values.view(out_features, groups, -1) * _float(scales, factors, 0)[:, :, None]
     if offsets is not None:
-        weight += offsets.float()[:, :, None]
+        weight += _float(offsets, factors, 1)[:, :, None]
     return weight.view(out_features, -1)
+
+
+def _float(groups: torch.Tensor, factors: torch.Tensor | None, which: int) -> torch.Tensor:
+    if factors is None:
+        return groups.float()
+    each = groups.shape[1] // factors.shape[2]
+    return groups.float() * factors[which].float().repeat_interleave(each, 1)
 
 
 def multiply_unpacked(x: torch.Tensor, weight: QuantizedLinear) -> torch.Tensor:
@@ -108,9 +122,13 @@ def multiply_unpacked(x: torch.Tensor, weight: QuantizedLinear) -> torch.Tensor:
     x32 = x.float()
     for start in range(0, out_features, piece):
         rows = slice(start, start + piece)
-        offsets = None if weight.offsets is None else weight.offsets[rows]
         part = unpacked(
-            weight.codes[rows], weight.scales[rows], offsets, kind=weight.kind, zero=weight.zero
+            weight.codes[rows],
+            weight.scales[rows],
+            None if weight.offsets is None else weight.offsets[rows],
+            None if weight.factors is None else weight.factors[:, rows],
+            kind=weight.kind,
+            zero=weight.zero,
         )
         torch.matmul(x32, part.T, out=product[:, rows])
     if weight.bias is not None:
@@ -137,7 +155,7 @@ def _q8_0(blocks: Bytes) -> _Parts:
 
 
 def _q4_k(blocks: Bytes) -> _Parts:
-    """Scales and minima of six bits, times two float16 of the block of 256: exact in float32.
+    """Scales and minima of six bits, times two float16 of the block of 256.
 
     Of 32 bytes, the low halves are one group of 32 weights and the high halves the next.
     """
@@ -148,17 +166,12 @@ def _q4_k(blocks: Bytes) -> _Parts:
     runs = np.ascontiguousarray(blocks[:, 16:]).reshape(-1, 4, 1, 2, 16)  # run, group, half, byte
     codes = np.concatenate([runs & np.uint8(15), runs >> four], axis=2)
     packed = codes[:, :, :, 0] | codes[:, :, :, 1] << four
-    return _Parts(
-        packed,
-        _half(blocks, 0).astype(np.float32) * scales,
-        -(_half(blocks, 2).astype(np.float32) * minima),
-        "int4",
-        0,
-    )
+    factors = np.stack([_half(blocks, 0), -_half(blocks, 2)])
+    return _Parts(packed, scales, minima, "int4", 0, factors)
 
 
 def _q6_k(blocks: Bytes) -> _Parts:
-    """Codes of six bits take a byte each; scales of eight bits times a float16, in float32.
+    """Codes of six bits take a byte each; scales of eight bits times a float16.
 
     Each 128 weights: 64 bytes of low halves, and 32 of upper pairs, four to a byte.
     """
@@ -168,7 +181,8 @@ def _q6_k(blocks: Bytes) -> _Parts:
     shifts = np.array([0, 2, 4, 6], np.uint8).reshape(4, 1)
     codes |= (pairs >> shifts & np.uint8(3)) << np.uint8(4)
     signed = np.ascontiguousarray(blocks[:, 192:208]).view(np.int8)
-    return _Parts(codes, _half(blocks, 208).astype(np.float32) * signed, None, "int8", 32)
+    factors = np.stack([_half(blocks, 208)] * 2)
+    return _Parts(codes, signed, None, "int8", 32, factors)
 
 
 # How a scheme's blocks come apart, and their size in bytes.

@@ -106,14 +106,14 @@ def reference(
     return order.flatten(), tile_experts
 
 
-def _case(tokens: int, top_k: int, num_experts: int, tile: int, *, ahead: bool = False) -> Case:
+def _case(tokens: int, top_k: int, num_experts: int, tile: int) -> Case:
     def make(device: torch.device, generator: torch.Generator) -> dict[str, Any]:
         ids = torch.randint(
             -1, num_experts + 1, (tokens, top_k), generator=generator, device=device
         )
         return {"expert_ids": ids.to(torch.int32), "num_experts": num_experts, "tile": tile}
 
-    return Case(f"{tokens}x{top_k}-of-{num_experts}-tile{tile}", make, ahead=ahead)
+    return Case(f"{tokens}x{top_k}-of-{num_experts}-tile{tile}", make)
 
 
 KERNELS = (
@@ -125,7 +125,6 @@ KERNELS = (
             _case(1, 2, 4, 16),
             _case(37, 3, 5, 16),
             _case(1100, 1, 3, 32),
-            _case(8192, 8, 128, 128, ahead=True),
         ),
     ),
 )

@@ -20,6 +20,7 @@ def _case(
     in_features: int,
     dtype: str = "bfloat16",
     offsets: bool = False,
+    factors: bool = False,
     bias: bool = False,
     zero: int = 0,
     ahead: bool = False,
@@ -41,17 +42,27 @@ def _case(
         scales = (normal(out_features, groups) * 0.1 + 1) / unit
         shifts = normal(out_features, groups) / in_features**0.5
         precise = torch.float16 if group else torch.float32
+        shared = None
+        if factors:
+            sizes = torch.tensor([1 / unit, 1 / in_features**0.5], device=device)[:, None, None]
+            shared = normal(2, out_features, in_features // 256) * sizes / 32
+            scales, shifts = (
+                torch.randint(0, 64, scales.shape, generator=generator, device=device)
+                for _ in range(2)
+            )
+            precise = torch.uint8
         return {
             "x": normal(rows, in_features).to(getattr(torch, dtype)),
             "codes": codes,
             "scales": scales.to(precise),
             "offsets": shifts.to(precise) if offsets else None,
+            "factors": None if shared is None else shared.half(),
             "bias": normal(out_features).to(getattr(torch, dtype)) if bias else None,
             "kind": kind,
             "zero": zero,
         }
 
-    label = f"{kind}-group{group}-{dtype}-{rows}x{out_features}x{in_features}"
+    label = f"{kind}-group{group}{'-factors' * factors}-{dtype}-{rows}x{out_features}x{in_features}"
     matrix = {"cuda": "matrix", "hip": "matrix"}
     return Case(label, make, dtypes=(dtype,), ahead=ahead, expects=matrix if ahead else {})
 
@@ -63,11 +74,11 @@ CASES = (
     _case("int8", 32, rows=5, out_features=40, in_features=96, zero=128, dtype="float16"),
     _case("int8", 16, rows=2, out_features=20, in_features=1040, zero=32, bias=True),
     _case("int8", 0, rows=67, out_features=24, in_features=48, zero=128),
+    _case("int4", 32, rows=2, out_features=70, in_features=512, offsets=True, factors=True),
+    _case("int8", 16, rows=3, out_features=20, in_features=768, zero=32, factors=True),
     _case("fp8", 0, rows=4, out_features=37, in_features=1088, bias=True),
     _case("fp8", 128, rows=130, out_features=24, in_features=256, dtype="float16"),
     _case("int4", 32, rows=16, out_features=4096, in_features=4096, offsets=True, ahead=True),
-    _case("int8", 32, rows=16, out_features=4096, in_features=4096, zero=128, ahead=True),
     _case("fp8", 0, rows=16, out_features=4096, in_features=4096, ahead=True),
     _case("int4", 32, rows=8192, out_features=4096, in_features=4096, offsets=True, ahead=True),
-    _case("fp8", 0, rows=8192, out_features=4096, in_features=4096, ahead=True),
 )

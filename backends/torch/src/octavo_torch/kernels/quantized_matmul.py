@@ -1,7 +1,7 @@
 """Products with packed weights, which are unpacked in registers: int4, int8 and float8.
 
 A weight is ``(code - zero) * scale + offset``; a scale (and an offset) serves a group of weights
-along a row. The codes are bytes:
+along a row. Both may be integers, with a factor for several groups. The codes are bytes:
 
 - int8, ``zero`` 128 for signed codes: one to a byte;
 - int4: each 16 bytes hold 32 weights, the first 16 in their low halves;
@@ -22,9 +22,9 @@ from octavo_torch.kernels.kernel import Kernel
 from octavo_torch.kernels.quantized_cases import CASES
 from octavo_torch.kernels.target import target_of
 from octavo_torch.kernels.tuning import launch_options
-from octavo_torch.quantized import Codes, unpacked
+from octavo_torch.quantized import Codes, QuantizedLinear, unpacked
 
-__all__ = ["KERNELS", "quantized_matmul"]
+__all__ = ["KERNELS", "multiply_packed", "quantized_matmul"]
 
 # Where Triton converts e4m3 by instruction, by the start of the architecture's name.
 _NATIVE_FP8 = ("sm89", "sm90", "sm10", "sm11", "sm12", "gfx95", "gfx12")
@@ -48,9 +48,34 @@ def _float8_values(codes, NATIVE: tl.constexpr):
 
 
 @triton.jit
-def _spread(groups, ROWS: tl.constexpr, NUM: tl.constexpr, EACH: tl.constexpr):
-    """[ROWS, NUM] with each column EACH times."""
-    spread = tl.broadcast_to(groups[:, :, None], (ROWS, NUM, EACH))
+def _values(
+    codes, KIND: tl.constexpr, HALF: tl.constexpr, ZERO: tl.constexpr, NATIVE: tl.constexpr
+):
+    """A tile of codes (of int4: one half of each byte) as float32, less ZERO."""
+    if KIND == "fp8":
+        return _float8_values(codes, NATIVE)
+    if KIND == "int4":
+        codes = codes >> 4 * HALF & 15
+    return _code_values(codes, ZERO)
+
+
+@triton.jit
+def _group_numbers(
+    numbers_ptr,
+    factors_ptr,
+    where,  # [ROWS, NUM]
+    factor_where,
+    mask,
+    HAS_FACTORS: tl.constexpr,
+    ROWS: tl.constexpr,
+    NUM: tl.constexpr,
+    EACH: tl.constexpr,
+):
+    """Scales or offsets of groups, each EACH times: float32[ROWS, NUM * EACH]."""
+    numbers = tl.load(numbers_ptr + where, mask=mask, other=0).to(tl.float32)
+    if HAS_FACTORS:
+        numbers *= tl.load(factors_ptr + factor_where, mask=mask, other=0.0).to(tl.float32)
+    spread = tl.broadcast_to(numbers[:, :, None], (ROWS, NUM, EACH))
     return tl.reshape(spread, (ROWS, NUM * EACH))
 
 
@@ -60,6 +85,8 @@ def _quantized_matmul(
     codes_ptr,  # uint8[out_features, in_features or half of it]
     scales_ptr,  # [out_features, in_features / GROUP]; [out_features] if GROUP is 0
     offsets_ptr,  # the same, or unused
+    scale_factors_ptr,  # [out_features, in_features / FACTOR_GROUP], or unused
+    offset_factors_ptr,  # the same
     bias_ptr,  # [out_features], or unused
     out_ptr,  # [rows, out_features]; float32[splits, rows, out_features] if SPLIT
     num_rows,
@@ -71,6 +98,8 @@ def _quantized_matmul(
     CODES: tl.constexpr,
     ZERO: tl.constexpr,
     GROUP: tl.constexpr,
+    FACTOR_GROUP: tl.constexpr,
+    HAS_FACTORS: tl.constexpr,
     HAS_OFFSETS: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     NATIVE_FP8: tl.constexpr,
@@ -104,20 +133,21 @@ def _quantized_matmul(
             at = start // GROUP + group
             is_group = is_out[:, None] & (at * GROUP < in_features)[None, :]
             where = out.to(tl.int64)[:, None] * (in_features // GROUP) + at[None, :]
-            scales = tl.load(scales_ptr + where, mask=is_group, other=0.0).to(tl.float32)
-            scales = _spread(scales, OUT_TILE, NUM_GROUPS, BYTES // NUM_GROUPS)
+            factor = out.to(tl.int64)[:, None] * (in_features // FACTOR_GROUP)
+            factor += (at * GROUP // FACTOR_GROUP)[None, :]
+            scales = _group_numbers(
+                scales_ptr, scale_factors_ptr, where, factor, is_group,
+                HAS_FACTORS, OUT_TILE, NUM_GROUPS, BYTES // NUM_GROUPS,
+            )  # fmt: skip
             if HAS_OFFSETS:
-                offsets = tl.load(offsets_ptr + where, mask=is_group, other=0.0).to(tl.float32)
-                offsets = _spread(offsets, OUT_TILE, NUM_GROUPS, BYTES // NUM_GROUPS)
+                offsets = _group_numbers(
+                    offsets_ptr, offset_factors_ptr, where, factor, is_group,
+                    HAS_FACTORS, OUT_TILE, NUM_GROUPS, BYTES // NUM_GROUPS,
+                )  # fmt: skip
         for half in tl.static_range(PER_BYTE):
             is_x = (column < in_features)[:, None] & is_row[None, :]
             x = tl.load(x_rows + (column + 16 * half)[:, None], mask=is_x, other=0.0)
-            if CODES == "int4":
-                values = _code_values(codes >> 4 * half & 15, ZERO)
-            elif CODES == "int8":
-                values = _code_values(codes, ZERO)
-            else:
-                values = _float8_values(codes, NATIVE_FP8)
+            values = _values(codes, CODES, half, ZERO, NATIVE_FP8)
             if GROUP > 0:
                 values *= scales
             if HAS_OFFSETS:
@@ -161,6 +191,7 @@ def quantized_matmul(
     codes: torch.Tensor,  # uint8[out_features, in_features]; int4 half as many
     scales: torch.Tensor,  # [out_features, groups]
     offsets: torch.Tensor | None = None,  # as scales
+    factors: torch.Tensor | None = None,  # [2, out_features, …]: of scales, then of offsets
     bias: torch.Tensor | None = None,  # [out_features]
     *,
     kind: Codes,
@@ -174,7 +205,7 @@ def quantized_matmul(
     num_rows, in_features = x.shape
     out_features = codes.shape[0]
     group = in_features // scales.shape[1]
-    whole_rows = scales.shape[1] == 1 and offsets is None
+    whole_rows = scales.shape[1] == 1 and offsets is None and factors is None
     options = launch_options("quantized_matmul", x.device, rows=num_rows, bits=_bits(kind))
     out_tile, row_tile, in_tile = (options.pop(f"{name}_tile") for name in ("out", "row", "in"))
     waves = options.pop("split_waves")
@@ -190,12 +221,14 @@ def quantized_matmul(
     splits = triton.cdiv(steps, split_steps)
     parts = x.new_empty((splits, *out.shape), dtype=torch.float32) if splits > 1 else out
     has_bias = bias is not None
+    shared = (scales, scales) if factors is None else (factors[0], factors[1])
     _quantized_matmul[(*tiles, splits)](
-        x, codes, scales, scales if offsets is None else offsets,
+        x, codes, scales, scales if offsets is None else offsets, *shared,
         bias if has_bias else scales, parts,
         num_rows, out_features, in_features, x.stride(0), codes.stride(0), split_steps,
         CODES=kind, ZERO=zero, GROUP=0 if whole_rows else group,
-        HAS_OFFSETS=offsets is not None, HAS_BIAS=has_bias,
+        FACTOR_GROUP=group if factors is None else in_features // factors.shape[2],
+        HAS_FACTORS=factors is not None, HAS_OFFSETS=offsets is not None, HAS_BIAS=has_bias,
         NATIVE_FP8=target.arch.startswith(_NATIVE_FP8), SPLIT=splits > 1,
         OUT_TILE=out_tile, ROW_TILE=row_tile, IN_TILE=in_tile, **options,
     )  # fmt: skip
@@ -205,6 +238,14 @@ def quantized_matmul(
             SPLITS=splits, HAS_BIAS=has_bias, TILE=1024, num_warps=4,
         )  # fmt: skip
     return out
+
+
+def multiply_packed(x: torch.Tensor, weight: QuantizedLinear) -> torch.Tensor:
+    """``linear`` of a packed weight."""
+    return quantized_matmul(
+        x, weight.codes, weight.scales, weight.offsets, weight.factors, weight.bias,
+        kind=weight.kind, zero=weight.zero,
+    )  # fmt: skip
 
 
 def _bits(kind: Codes) -> int:
@@ -222,12 +263,13 @@ def _reference(
     codes: torch.Tensor,
     scales: torch.Tensor,
     offsets: torch.Tensor | None = None,
+    factors: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
     *,
     kind: Codes,
     zero: int = 0,
 ) -> torch.Tensor:
-    weight = unpacked(codes, scales, offsets, kind=kind, zero=zero)
+    weight = unpacked(codes, scales, offsets, factors, kind=kind, zero=zero)
     product = x.double() @ weight.double().T
     return (product if bias is None else product + bias.double()).to(x.dtype)
 

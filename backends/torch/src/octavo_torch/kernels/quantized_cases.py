@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
+from octavo.api import QuantizedTensor
 from octavo_torch.kernels.kernel import Case
+from octavo_torch.quantized import prepare
 
-__all__ = ["CASES"]
+__all__ = ["CASES", "PACKED_CASES"]
 
 
 def _case(
@@ -81,4 +84,39 @@ CASES = (
     _case("int4", 32, rows=16, out_features=4096, in_features=4096, offsets=True, ahead=True),
     _case("fp8", 0, rows=16, out_features=4096, in_features=4096, ahead=True),
     _case("int4", 32, rows=8192, out_features=4096, in_features=4096, offsets=True, ahead=True),
+)
+
+
+def _packed_case(scheme: str, block_size: int, block_bytes: int, *halves: int) -> Case:
+    """A weight as GGUF packs it; ``halves`` are the bytes of a block's float16."""
+
+    def make(device: torch.device, generator: torch.Generator) -> dict[str, Any]:
+        rng = np.random.default_rng(0)
+        out_features, in_features = 20, 512
+        shape = (out_features * in_features // block_size, block_bytes)
+        blocks = rng.integers(0, 256, shape, np.uint8)
+        for byte in halves:
+            scales = rng.standard_normal((len(blocks), 1)).astype("<f2") * np.float16(2**-12)
+            blocks[:, byte : byte + 2] = scales.view(np.uint8)
+        weight = QuantizedTensor(
+            f"gguf:{scheme}", (out_features, in_features), blocks.reshape(out_features, -1)
+        )
+        bias = rng.standard_normal(out_features, np.float32)
+
+        def put(array: np.ndarray[Any, Any], dtype: str | None = None) -> torch.Tensor:
+            del dtype
+            return torch.from_numpy(array.copy()).to(device)
+
+        x = torch.randn((3, in_features), generator=generator, device=device)
+        return {"x": x, "weight": prepare(weight, bias, "float32", put)}
+
+    return Case(scheme, make, dtypes=("float32",))
+
+
+PACKED_CASES = (
+    _packed_case("Q4_0", 32, 18, 0),
+    _packed_case("Q4_1", 32, 20, 0, 2),
+    _packed_case("Q8_0", 32, 34, 0),
+    _packed_case("Q4_K", 256, 144, 0, 2),
+    _packed_case("Q6_K", 256, 210, 208),
 )

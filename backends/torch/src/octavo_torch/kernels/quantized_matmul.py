@@ -19,10 +19,10 @@ import triton
 import triton.language as tl
 
 from octavo_torch.kernels.kernel import Kernel
-from octavo_torch.kernels.quantized_cases import CASES
+from octavo_torch.kernels.quantized_cases import CASES, PACKED_CASES
 from octavo_torch.kernels.target import target_of
 from octavo_torch.kernels.tuning import launch_options
-from octavo_torch.quantized import Codes, QuantizedLinear, unpacked
+from octavo_torch.quantized import Codes, QuantizedLinear, multiply_unpacked, unpacked
 
 __all__ = ["KERNELS", "multiply_packed", "quantized_matmul"]
 
@@ -274,4 +274,7 @@ def _reference(
     return (product if bias is None else product + bias.double()).to(x.dtype)
 
 
-KERNELS = (Kernel("quantized_matmul", quantized_matmul, _reference, CASES),)
+KERNELS = (
+    Kernel("quantized_matmul", quantized_matmul, _reference, CASES),
+    Kernel("multiply_packed", multiply_packed, multiply_unpacked, PACKED_CASES),
+)

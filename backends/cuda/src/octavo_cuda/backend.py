@@ -1,72 +1,23 @@
-"""The CUDA backend: torch's tensors, steps captured as graphs, transfers that nobody waits for."""
+"""The CUDA backend: what NVIDIA's GPUs have of their own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from numpy.typing import NDArray
 
-from octavo.api import DeviceError, MemoryInfo
 from octavo_cuda.capabilities import capabilities
-from octavo_cuda.options import CudaOptions
-from octavo_torch.backend import TorchBackend
-from octavo_torch.graphs import GraphedFunction, TorchCapture
-from octavo_torch.plan import TorchPlan, make_plans
-from octavo_torch.staging import Staging
-
-if TYPE_CHECKING:
-    from octavo.api import StepBatch
+from octavo_torch.gpu import GpuBackend
+from octavo_torch.gpu_options import GpuOptions
 
 __all__ = ["CudaBackend"]
 
-Array: TypeAlias = Any  # a torch.Tensor
 
-
-class CudaBackend(TorchBackend):
+class CudaBackend(GpuBackend):
     """``octavo.api.Backend`` on one NVIDIA GPU."""
 
     def __init__(self, index: int, options: Mapping[str, Any]) -> None:
-        self._options = CudaOptions.parse(options)
-        count = torch.cuda.device_count()
-        if not 0 <= index < count:
-            there_is = f"there is cuda:0 to cuda:{count - 1}" if count else "there is none"
-            raise DeviceError(f"There is no device cuda:{index}; {there_is}.")
-        device = torch.device("cuda", index)
-        torch.cuda.set_device(device)
-        super().__init__(device, {})
-        self.caps = capabilities(torch.cuda.get_device_capability(device), self._options)
-        self._staging = Staging(device)
-        self._capture = TorchCapture(device) if self._options.graphs else None
-
-    def memory(self) -> MemoryInfo:
-        """What the driver has free, and what torch's allocator keeps ready."""
-        free_bytes, total_bytes = torch.cuda.mem_get_info(self.device)
-        kept = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        return MemoryInfo(free_bytes + kept, total_bytes)
-
-    def put_all(self, arrays: Sequence[NDArray[Any]]) -> list[Array]:
-        """A step's inputs in one transfer that the host does not wait for."""
-        return self._staging.put_all(arrays)
-
-    def fetch(self, arrays: Sequence[Array]) -> Callable[[], list[NDArray[Any]]]:
-        """Results on their way; the function waits for them alone."""
-        return self._staging.fetch(arrays, self.get)
-
-    def plan(self, batch: StepBatch, block_size: int) -> Sequence[TorchPlan]:
-        """One for each KV group, its arrays on the host: ``put_all`` moves them."""
-        return make_plans(batch, block_size, lambda array: array)
-
-    def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """Graphs for decodes alone, all else as it comes."""
-        function = torch.no_grad()(step)
-        if self._capture is None:
-            return function
-        sizes, most = self._options.graph_batch_sizes, self._options.max_graphs
-        return GraphedFunction(function, self._capture, sizes, most)
-
-    def close(self) -> None:
-        """Give back what torch's allocator keeps."""
-        torch.cuda.synchronize(self.device)
-        torch.cuda.empty_cache()
+        parsed = GpuOptions.parse(options, "cuda")
+        super().__init__("cuda", index, parsed)
+        self.caps = capabilities(torch.cuda.get_device_capability(self.device), parsed)

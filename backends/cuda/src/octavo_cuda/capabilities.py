@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from octavo.api import Capabilities
-from octavo_cuda.options import CudaOptions
+from octavo_torch.gpu_options import GpuOptions
 from octavo_torch.quantized import QUANTIZATION
 
 __all__ = ["capabilities"]
@@ -12,7 +12,7 @@ _BFLOAT16 = (8, 0)
 _FLOAT8 = (8, 9)
 
 
-def capabilities(capability: tuple[int, int], options: CudaOptions) -> Capabilities:
+def capabilities(capability: tuple[int, int], options: GpuOptions) -> Capabilities:
     """Before Ampere there is no bfloat16, and before Ada no conversion from and to float8."""
     dtypes = (
         ("bfloat16", "float16", "float32") if capability >= _BFLOAT16 else ("float16", "float32")

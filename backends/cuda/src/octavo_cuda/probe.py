@@ -6,7 +6,7 @@ import os
 
 from octavo.api import DeviceInfo, Probe
 from octavo_cuda.driver import LIBRARY, DriverReport, GpuFacts, ask_driver, has_driver
-from octavo_cuda.installed_torch import InstalledTorch, find_torch
+from octavo_torch.installed_torch import InstalledTorch, find_torch
 
 __all__ = ["MIN_CAPABILITY", "probe"]
 

@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from octavo.api import BackendSpec, hookimpl
+from octavo.api import API_VERSION, BackendSpec, Probe, hookimpl
+
+if TYPE_CHECKING:
+    from octavo.api import Backend
 
 __all__ = ["octavo_register_backends"]
 
 
+def _probe() -> Probe:
+    from octavo_rocm.probe import probe
+
+    return probe()
+
+
+def _load(index: int, options: Mapping[str, Any]) -> Backend:
+    from octavo_rocm.backend import RocmBackend
+
+    return RocmBackend(index, options)
+
+
 @hookimpl
 def octavo_register_backends(register: Callable[[BackendSpec], None]) -> None:
-    """Nothing yet."""
+    """Offer ``rocm`` for AMD GPUs."""
+    register(
+        BackendSpec(
+            name="rocm",
+            device_kinds=("rocm",),
+            summary="AMD GPUs, through torch and Triton",
+            probe=_probe,
+            load=_load,
+            api_version=API_VERSION,
+        )
+    )

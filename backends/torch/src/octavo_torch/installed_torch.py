@@ -22,7 +22,9 @@ class InstalledTorch:
 
     @property
     def built_for(self) -> str:
-        """In words, where it is not CUDA."""
+        """In words."""
+        if self.cuda is not None:
+            return f"for CUDA {self.cuda[0]}.{self.cuda[1]}"
         return "for the CPU alone" if self.hip is None else f"for ROCm {self.hip}"
 
 

@@ -1,4 +1,4 @@
-"""The options of the CUDA backend, as ``[options.cuda]`` or a caller may set them."""
+"""The options of a GPU's backend, as ``[options.cuda]`` or a caller may set them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from octavo.api import UsageError
 
-__all__ = ["CudaOptions"]
+__all__ = ["GpuOptions"]
 
 _SIZES = (1, 2, 4, 8, *range(16, 257, 16), 320, 384, 448, 512)
 
 
 @dataclass(frozen=True)
-class CudaOptions:
+class GpuOptions:
     """Graphs for decodes of up to 512 requests."""
 
     graphs: bool = True
@@ -25,17 +25,18 @@ class CudaOptions:
     """The oldest goes when there are more."""
 
     @classmethod
-    def parse(cls, options: Mapping[str, Any]) -> CudaOptions:
+    def parse(cls, options: Mapping[str, Any], backend: str) -> GpuOptions:
         """Raise UsageError for an unknown option or a value that cannot be used."""
         known = [field.name for field in fields(cls)]
         for name, value in options.items():
             if name not in known:
                 raise UsageError(
-                    f"Backend 'cuda' has no option {name!r}; it has {', '.join(known)}."
+                    f"Backend {backend!r} has no option {name!r}; it has {', '.join(known)}."
                 )
             if not _EXPECTED[name][0](value):
                 raise UsageError(
-                    f"Option {name} of backend 'cuda' is {value!r}; expected {_EXPECTED[name][1]}."
+                    f"Option {name} of backend {backend!r} is {value!r}; "
+                    f"expected {_EXPECTED[name][1]}."
                 )
         values = dict(options)
         if "graph_batch_sizes" in values:

@@ -1,0 +1,74 @@
+"""What backends on NVIDIA and AMD GPUs share: torch drives both under the name of ``cuda``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from numpy.typing import NDArray
+
+from octavo.api import DeviceError, MemoryInfo
+from octavo_torch.backend import TorchBackend
+from octavo_torch.gpu_options import GpuOptions
+from octavo_torch.graphs import GraphedFunction, TorchCapture
+from octavo_torch.plan import TorchPlan, make_plans
+from octavo_torch.staging import Staging
+
+if TYPE_CHECKING:
+    from octavo.api import StepBatch
+
+__all__ = ["GpuBackend"]
+
+Array: TypeAlias = Any  # a torch.Tensor
+
+
+class GpuBackend(TorchBackend):
+    """``octavo.api.Backend`` on one GPU: graphs for decodes, transfers that nobody waits for.
+
+    A subclass sets ``caps``.
+    """
+
+    def __init__(self, kind: str, index: int, options: GpuOptions) -> None:
+        """``kind`` is Octavo's name for the device, ``index`` torch's number."""
+        count = torch.cuda.device_count()
+        if not 0 <= index < count:
+            there_is = ", ".join(f"{kind}:{each}" for each in range(count)) or "none"
+            raise DeviceError(f"There is no device {kind}:{index}; torch sees {there_is}.")
+        device = torch.device("cuda", index)
+        torch.cuda.set_device(device)
+        super().__init__(device, {})
+        self._options = options
+        self._staging = Staging(device)
+        self._capture = TorchCapture(device) if options.graphs else None
+
+    def memory(self) -> MemoryInfo:
+        """What the driver has free, and what torch's allocator keeps ready."""
+        free_bytes, total_bytes = torch.cuda.mem_get_info(self.device)
+        kept = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        return MemoryInfo(free_bytes + kept, total_bytes)
+
+    def put_all(self, arrays: Sequence[NDArray[Any]]) -> list[Array]:
+        """A step's inputs in one transfer that the host does not wait for."""
+        return self._staging.put_all(arrays)
+
+    def fetch(self, arrays: Sequence[Array]) -> Callable[[], list[NDArray[Any]]]:
+        """Results on their way; the function waits for them alone."""
+        return self._staging.fetch(arrays, self.get)
+
+    def plan(self, batch: StepBatch, block_size: int) -> Sequence[TorchPlan]:
+        """One for each KV group, its arrays on the host: ``put_all`` moves them."""
+        return make_plans(batch, block_size, lambda array: array)
+
+    def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """Graphs for decodes alone, all else as it comes."""
+        function = torch.no_grad()(step)
+        if self._capture is None:
+            return function
+        sizes, most = self._options.graph_batch_sizes, self._options.max_graphs
+        return GraphedFunction(function, self._capture, sizes, most)
+
+    def close(self) -> None:
+        """Wait for what is queued, and give back what torch's allocator keeps."""
+        torch.cuda.synchronize(self.device)
+        torch.cuda.empty_cache()

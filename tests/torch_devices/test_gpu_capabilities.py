@@ -1,0 +1,67 @@
+"""What GPUs are claimed to do, by their architecture, and which options their backends take."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("octavo_cuda", reason="octavo-cuda is not installed")
+pytest.importorskip("octavo_rocm", reason="octavo-rocm is not installed")
+pytest.importorskip("torch")
+
+from octavo.errors import UsageError  # noqa: E402
+from octavo_cuda.capabilities import capabilities as of_cuda  # noqa: E402
+from octavo_rocm.capabilities import capabilities as of_rocm  # noqa: E402
+from octavo_torch.gpu_options import GpuOptions  # noqa: E402
+
+GRAPHS = GpuOptions()
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtypes", "has_float8"),
+    [
+        ((7, 5), ("float16", "float32"), False),
+        ((8, 0), ("bfloat16", "float16", "float32"), False),
+        ((8, 9), ("bfloat16", "float16", "float32"), True),
+        ((9, 0), ("bfloat16", "float16", "float32"), True),
+        ((12, 0), ("bfloat16", "float16", "float32"), True),
+    ],
+)
+def test_nvidia_by_compute_capability(capability, dtypes, has_float8):
+    caps = of_cuda(capability, GRAPHS)
+    assert caps.dtypes == dtypes
+    assert ("float8_e4m3fn" in caps.kv_dtypes) == has_float8
+    assert caps.asynchronous
+    assert max(caps.decode_buckets) == 512
+
+
+@pytest.mark.parametrize(
+    ("arch", "has_float8"),
+    [("gfx90a", False), ("gfx942", False), ("gfx950", True), ("gfx1100", False), ("gfx1201", True)],
+)
+def test_amd_by_architecture(arch, has_float8):
+    assert ("float8_e4m3fn" in of_rocm(arch, GRAPHS).kv_dtypes) == has_float8
+
+
+def test_without_graphs_nothing_is_padded():
+    options = GpuOptions.parse({"graphs": False}, "cuda")
+    assert of_cuda((9, 0), options).decode_buckets == ()
+
+
+def test_sizes_are_sorted():
+    options = GpuOptions.parse({"graph_batch_sizes": [8, 1, 8, 2]}, "cuda")
+    assert of_rocm("gfx942", options).decode_buckets == (1, 2, 8)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"graph": True}, "Backend 'rocm' has no option 'graph'; it has graphs, graph_batch_sizes"),
+        ({"graphs": 1}, "graphs of backend 'rocm' is 1; expected true or false"),
+        ({"graph_batch_sizes": []}, r"is \[\]; expected a list of whole numbers"),
+        ({"graph_batch_sizes": [0]}, r"is \[0\]; expected a list of whole numbers, at least 1"),
+        ({"max_graphs": True}, "is True; expected a whole number, at least 1"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        GpuOptions.parse(options, "rocm")

@@ -8,10 +8,10 @@ pytest.importorskip("octavo_cuda", reason="octavo-cuda is not installed")
 pytest.importorskip("octavo_rocm", reason="octavo-rocm is not installed")
 pytest.importorskip("torch")
 
-from octavo.errors import UsageError  # noqa: E402
-from octavo_cuda.capabilities import capabilities as of_cuda  # noqa: E402
-from octavo_rocm.capabilities import capabilities as of_rocm  # noqa: E402
-from octavo_torch.gpu_options import GpuOptions  # noqa: E402
+from octavo.errors import UsageError
+from octavo_cuda.capabilities import capabilities as of_cuda
+from octavo_rocm.capabilities import capabilities as of_rocm
+from octavo_torch.gpu_options import GpuOptions
 
 GRAPHS = GpuOptions()
 

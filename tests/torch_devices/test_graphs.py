@@ -17,9 +17,12 @@ pytest.importorskip("octavo_torch", reason="octavo-torch is not installed")
 torch = pytest.importorskip("torch")
 
 from octavo import LLM, SamplingParams  # noqa: E402
+from octavo.api import PortableOps  # noqa: E402
 from octavo.testing.tiny_models import TINY_MODELS  # noqa: E402
+from octavo_torch.caches import TorchCache  # noqa: E402
 from octavo_torch.cpu import TorchCpuBackend  # noqa: E402
 from octavo_torch.graphs import GraphedFunction  # noqa: E402
+from octavo_torch.ops import TorchOps  # noqa: E402
 from octavo_torch.plan import make_plans  # noqa: E402
 from octavo_torch.staging import Staging  # noqa: E402
 from octavo_torch.trees import tensors_of  # noqa: E402
@@ -51,6 +54,16 @@ class StandInCapture:
         return self.graphs[-1], results
 
 
+class ArrayOps(TorchOps):
+    """Attention by the arrays of a plan alone, as kernels read them."""
+
+    reads_host_plan = False
+
+    def paged_attention(self, q, cache, plan, params, sinks=None):
+        by_token = TorchCache(cache.k.transpose(1, 2), cache.v.transpose(1, 2))
+        return PortableOps.paged_attention(self, q, by_token, plan, params, sinks)
+
+
 class GraphingBackend(TorchCpuBackend):
     """torch on the CPU, as a GPU's backend uses it."""
 
@@ -60,6 +73,9 @@ class GraphingBackend(TorchCpuBackend):
         super().__init__(index, options)
         self.staging, self.capture = Staging(self.device), StandInCapture()
         self.functions = []
+
+    def make_ops(self):
+        return ArrayOps()
 
     def put_all(self, arrays):
         return self.staging.put_all(arrays)

@@ -18,6 +18,5 @@ class CudaBackend(GpuBackend):
     """``octavo.api.Backend`` on one NVIDIA GPU."""
 
     def __init__(self, index: int, options: Mapping[str, Any]) -> None:
-        parsed = GpuOptions.parse(options, "cuda")
-        super().__init__("cuda", index, parsed)
-        self.caps = capabilities(torch.cuda.get_device_capability(self.device), parsed)
+        super().__init__("cuda", index, GpuOptions.parse(options, "cuda"))
+        self.caps = capabilities(torch.cuda.get_device_capability(self.device), self.options)

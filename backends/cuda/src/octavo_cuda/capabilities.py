@@ -20,7 +20,7 @@ def capabilities(capability: tuple[int, int], options: GpuOptions) -> Capabiliti
     float8 = ("float8_e4m3fn", "float8_e5m2") if capability >= _FLOAT8 else ()
     return Capabilities(
         dtypes=dtypes,
-        kv_dtypes=(*dtypes, *float8),
+        kv_dtypes=(*dtypes, *float8, "int8"),
         block_sizes=(16, 32, 64, 128),
         max_head_dim=256,
         sliding_window=True,
@@ -31,4 +31,5 @@ def capabilities(capability: tuple[int, int], options: GpuOptions) -> Capabiliti
         decode_buckets=options.graph_batch_sizes if options.graphs else (),
         host_swap=True,
         separate_sampling=True,
+        int8_scale_bytes=4,
     )

@@ -20,12 +20,11 @@ class RocmBackend(GpuBackend):
     """``octavo.api.Backend`` on one AMD GPU, which torch calls a cuda device."""
 
     def __init__(self, index: int, options: Mapping[str, Any]) -> None:
-        parsed = GpuOptions.parse(options, "rocm")
-        super().__init__("rocm", index, parsed)
+        super().__init__("rocm", index, GpuOptions.parse(options, "rocm"))
         properties: Any = torch.cuda.get_device_properties(self.device)
         arch = str(properties.gcnArchName).partition(":")[0]
         if arch not in ARCHITECTURES:
             raise DeviceError(
                 f"rocm:{index} is of architecture {arch}; served are {', '.join(ARCHITECTURES)}."
             )
-        self.caps = capabilities(arch, parsed)
+        self.caps = capabilities(arch, self.options)

@@ -18,7 +18,7 @@ def capabilities(arch: str, options: GpuOptions) -> Capabilities:
     float8 = _FLOAT8 if ARCHITECTURES[arch].has_float8 else ()
     return Capabilities(
         dtypes=_DTYPES,
-        kv_dtypes=(*_DTYPES, *float8),
+        kv_dtypes=(*_DTYPES, *float8, "int8"),
         block_sizes=(16, 32, 64, 128),
         max_head_dim=256,
         sliding_window=True,
@@ -29,4 +29,5 @@ def capabilities(arch: str, options: GpuOptions) -> Capabilities:
         decode_buckets=options.graph_batch_sizes if options.graphs else (),
         host_swap=True,
         separate_sampling=True,
+        int8_scale_bytes=4,
     )

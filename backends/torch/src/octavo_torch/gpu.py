@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -12,6 +14,7 @@ from octavo.api import DeviceError, MemoryInfo
 from octavo_torch.backend import TorchBackend
 from octavo_torch.gpu_options import GpuOptions
 from octavo_torch.graphs import GraphedFunction, TorchCapture
+from octavo_torch.ops import TorchOps
 from octavo_torch.plan import TorchPlan, make_plans
 from octavo_torch.staging import Staging
 
@@ -30,7 +33,11 @@ class GpuBackend(TorchBackend):
     """
 
     def __init__(self, kind: str, index: int, options: GpuOptions) -> None:
-        """``kind`` is Octavo's name for the device, ``index`` torch's number."""
+        """``kind`` is Octavo's name for the device, ``index`` torch's number.
+
+        ``self.options`` are the options as they can be kept: without graphs, where the ops that
+        serve cannot be captured.
+        """
         count = torch.cuda.device_count()
         if not 0 <= index < count:
             there_is = ", ".join(f"{kind}:{each}" for each in range(count)) or "none"
@@ -38,9 +45,19 @@ class GpuBackend(TorchBackend):
         device = torch.device("cuda", index)
         torch.cuda.set_device(device)
         super().__init__(device, {})
-        self._options = options
+        if self.ops.reads_host_plan:
+            options = replace(options, graphs=False)
+        self.options = options
         self._staging = Staging(device)
         self._capture = TorchCapture(device) if options.graphs else None
+
+    def make_ops(self) -> TorchOps:
+        """Kernels, where Triton is installed."""
+        if find_spec("triton") is None:
+            return TorchOps()
+        from octavo_torch.triton_ops import TritonOps
+
+        return TritonOps()
 
     def memory(self) -> MemoryInfo:
         """What the driver has free, and what torch's allocator keeps ready."""
@@ -65,7 +82,7 @@ class GpuBackend(TorchBackend):
         function = torch.no_grad()(step)
         if self._capture is None:
             return function
-        sizes, most = self._options.graph_batch_sizes, self._options.max_graphs
+        sizes, most = self.options.graph_batch_sizes, self.options.max_graphs
         return GraphedFunction(function, self._capture, sizes, most)
 
     def close(self) -> None:

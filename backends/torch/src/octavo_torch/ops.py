@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import array_api_compat.torch as xp
 import torch
@@ -25,6 +25,9 @@ class TorchOps(PortableOps):
     What the backends of GPUs put kernels over, fall back to, and are compared with. Nothing waits
     for the device.
     """
+
+    reads_host_plan: ClassVar[bool] = True
+    """Attention goes by the host's numbers in the plan, so that no graph of it can be replayed."""
 
     def __init__(self) -> None:
         super().__init__(xp)

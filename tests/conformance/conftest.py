@@ -28,6 +28,13 @@ def native_report(tmp_path_factory):
     return passing_report("native", tmp_path_factory.mktemp("native") / "report.json")
 
 
+@pytest.fixture(scope="session")
+def torch_report(tmp_path_factory):
+    """The same of ``octavo conform torch``, where torch is installed."""
+    pytest.importorskip("torch", reason="torch is not installed (requirements/oracles.txt)")
+    return passing_report("torch", tmp_path_factory.mktemp("torch") / "report.json")
+
+
 def passing_report(backend, file):
     command = [sys.executable, "-m", "octavo.cli.main", "conform", backend, "--no-performance"]
     ended = subprocess.run(

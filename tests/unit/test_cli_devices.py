@@ -65,7 +65,7 @@ def test_a_backend_without_devices_is_shown_with_its_remedy(site):
     (line,) = (
         line for line in run_octavo(site, "devices").stdout.splitlines() if line.startswith("  toy")
     )
-    assert line.split("  ")[-1] == "pip install toy-driver"
+    assert line.split("  ")[-1].strip() == "pip install toy-driver"
     assert "the driver is missing" in line
 
 

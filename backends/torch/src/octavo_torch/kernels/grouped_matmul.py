@@ -76,15 +76,15 @@ def _grouped_matmul(
 
 def rows_per_tile(num_entries: int, num_experts: int, device: torch.device) -> int:
     """The tile to give to ``moe_align``, for as many entries as an expert has on average."""
-    tile: int = _options(num_entries, num_experts, device, silu_mul=False)["row_tile"]
+    tile: int = _options(num_entries, num_experts, device)["row_tile"]
     return tile
 
 
 def _options(
-    num_entries: int, num_experts: int, device: torch.device, *, silu_mul: bool
+    num_entries: int, num_experts: int, device: torch.device, **shape: int
 ) -> dict[str, Any]:
     rows = num_entries // num_experts
-    return launch_options("grouped_matmul", device, rows=rows, silu_mul=int(silu_mul))
+    return launch_options("grouped_matmul", device, rows=rows, **shape)
 
 
 def grouped_matmul(
@@ -107,7 +107,8 @@ def grouped_matmul(
     out = x.new_empty(num_entries, out_features)
     if not num_entries:
         return out
-    options = _options(num_entries, num_experts, x.device, silu_mul=silu_mul)
+    shape = {"silu_mul": int(silu_mul), "x_bytes": x.element_size()}
+    options = _options(num_entries, num_experts, x.device, **shape)
     row_tile, out_tile, in_tile = (options.pop(f"{name}_tile") for name in ("row", "out", "in"))
     grid = (len(tile_experts), triton.cdiv(out_features, out_tile))
     _grouped_matmul[grid](

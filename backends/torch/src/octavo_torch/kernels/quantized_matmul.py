@@ -206,7 +206,9 @@ def quantized_matmul(
     out_features = codes.shape[0]
     group = in_features // scales.shape[1]
     whole_rows = scales.shape[1] == 1 and offsets is None and factors is None
-    options = launch_options("quantized_matmul", x.device, rows=num_rows, bits=_bits(kind))
+    options = launch_options(
+        "quantized_matmul", x.device, rows=num_rows, bits=_bits(kind), x_bytes=x.element_size()
+    )
     out_tile, row_tile, in_tile = (options.pop(f"{name}_tile") for name in ("out", "row", "in"))
     waves = options.pop("split_waves")
     while in_tile % group and group % in_tile:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
-from octavo.api import LinearWeight
+from octavo.api import AttentionParams, LinearWeight
+from octavo_torch.caches import TorchCache
 from octavo_torch.kernels.quantized_matmul import multiply_packed
+from octavo_torch.kernels.rope_write import rope_write
+from octavo_torch.kernels.write_cache import write_cache
 from octavo_torch.ops import TorchOps
 from octavo_torch.quantized import QuantizedLinear
+from octavo_torch.triton_attention import paged_attention
 
 __all__ = ["TritonOps"]
 
@@ -17,8 +21,41 @@ Array: TypeAlias = Any  # a torch.Tensor
 class TritonOps(TorchOps):
     """What has no kernel here is computed by torch."""
 
+    reads_host_plan: ClassVar[bool] = False
+
     def linear(self, x: Array, weight: LinearWeight) -> Array:
         """``x @ weight.T + bias``; a packed weight is unpacked in registers."""
         if isinstance(weight, QuantizedLinear):
             return multiply_packed(x, weight)
         return super().linear(x, weight)
+
+    def write_kv(self, cache: TorchCache, k: Array, v: Array, plan: Any) -> TorchCache:
+        """Store K and V of this step's tokens at the plan's slots, in place."""
+        return write_cache(cache, k, v, plan.slots)
+
+    def paged_attention(
+        self,
+        q: Array,
+        cache: TorchCache,
+        plan: Any,
+        params: AttentionParams,
+        sinks: Array | None = None,
+    ) -> Array:
+        """Attention of each token over its sequence's cached keys."""
+        return paged_attention(q, cache, plan, params, sinks)
+
+    def rope_attend(
+        self,
+        q: Array,
+        k: Array,
+        v: Array,
+        cos: Array,
+        sin: Array,
+        cache: TorchCache,
+        plan: Any,
+        params: AttentionParams,
+        sinks: Array | None = None,
+    ) -> tuple[Array, TorchCache]:
+        """Rotation and the write to the cache in one kernel, then attention."""
+        q, cache = rope_write(cache, q, k, v, cos, sin, plan.slots)
+        return self.paged_attention(q, cache, plan, params, sinks), cache

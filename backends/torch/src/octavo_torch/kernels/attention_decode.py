@@ -61,7 +61,7 @@ def _attention_decode(
     D_PAD: tl.constexpr,
     HAS_CAP: tl.constexpr,
     HAS_WINDOW: tl.constexpr,
-    CAUSAL: tl.constexpr,
+    CAUSAL: tl.constexpr,  # noqa: ARG001 - the last query sees every key, or all of its window
     HAS_SINKS: tl.constexpr,
     SPLIT: tl.constexpr,
     ROW_TILE: tl.constexpr,
@@ -136,7 +136,7 @@ def attention_decode(
     *,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Attention [tokens, heads, head_dim] of sequences with one query; other rows are left alone."""
+    """Attention [tokens, heads, head_dim] of sequences with one query, other rows left alone."""
     num_tokens, heads, head_dim = q.shape
     out = q.new_empty(q.shape) if out is None else out
     if not num_tokens:

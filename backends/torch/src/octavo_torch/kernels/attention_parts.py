@@ -97,7 +97,7 @@ def extend(
     HAS_WINDOW: tl.constexpr,
     CAUSAL: tl.constexpr,
     MASKED: tl.constexpr,  # whether some query may not see some key
-):
+) -> Any:
     """The softmax's state after one more tile of keys."""
     key = start + tl.arange(0, KEY_TILE)
     is_key = (key >= first_key) & (key < end_key)
@@ -137,7 +137,7 @@ def extend(
 
 
 @triton.jit
-def add_sink(highest, total, weighted, sink):
+def add_sink(highest, total, weighted, sink) -> Any:
     """The state with one more key in each row that scores ``sink`` and has value 0."""
     score = sink.to(tl.float32) * LOG2_E
     above = tl.maximum(highest, score)
@@ -146,7 +146,7 @@ def add_sink(highest, total, weighted, sink):
 
 
 @triton.jit
-def finish(total, weighted):
+def finish(total, weighted) -> Any:
     """The attention of each row; zeros where it sees no key."""
     return weighted / tl.where(total > 0.0, total, 1.0)[:, None]
 

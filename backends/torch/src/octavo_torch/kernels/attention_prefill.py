@@ -27,8 +27,10 @@ __all__ = ["KERNELS", "attention_prefill"]
 
 @triton.jit
 def _sequence_of_tile(query_start_ptr, num_seqs, tile, TOKENS: tl.constexpr):
-    """The last sequence whose tiles begin at ``tile`` or before; sequence s has them from
-    ``query_start[s] // TOKENS + s`` on, more than it needs by one at most."""
+    """The last sequence whose tiles begin at ``tile`` or before.
+
+    Sequence s has them from ``query_start[s] // TOKENS + s`` on, more than it needs by one at most.
+    """
     low = 0
     high = num_seqs
     while high - low > 1:
@@ -41,7 +43,7 @@ def _sequence_of_tile(query_start_ptr, num_seqs, tile, TOKENS: tl.constexpr):
 
 
 @triton.jit
-def _attention_prefill(
+def _attention_prefill(  # noqa: PLR0915 - one program, from its tile to its rows
     q_ptr,  # [tokens, heads, head_dim]
     out_ptr,  # the same, contiguous
     k_ptr,  # [num_blocks, kv_heads, block_size, head_dim]

@@ -45,7 +45,7 @@ def store_rows(
     BLOCK_SIZE: tl.constexpr,
     D: tl.constexpr,
     D_PAD: tl.constexpr,
-):
+) -> None:
     """Write one token's heads to its slot."""
     block = (slot // BLOCK_SIZE).to(tl.int64)
     row = (block * KV_HEADS + head) * BLOCK_SIZE + slot % BLOCK_SIZE
@@ -57,7 +57,7 @@ def store_rows(
         scale = tl.max(tl.abs(x), 1) / 127.0
         tl.store(scale_ptr + row, scale, mask=is_head)
         codes = x / tl.where(scale > 0.0, scale, 1.0)[:, None]
-        codes = codes + tl.where(codes < 0.0, -0.5, 0.5)  # a conversion cuts off
+        codes = codes + 12582912.0 - 12582912.0  # to nearest even: the first sum has no fractions
         tl.store(place, tl.minimum(tl.maximum(codes, -127.0), 127.0).to(tl.int8), mask=inside)
     elif KIND == "e4m3":
         tl.store(place, _float8_codes(x, 3, 7, 448.0), mask=inside)
@@ -106,7 +106,7 @@ def _stored(
         scale = scale.clone()
         scale[place] = per_token
         numbers = numbers / torch.where(per_token > 0, per_token, 1.0)[..., None]
-        numbers = (numbers + torch.where(numbers < 0, -0.5, 0.5)).trunc()
+        numbers = numbers.round()
     if stored.dtype in _LARGEST:
         numbers = numbers.clamp(-_LARGEST[stored.dtype], _LARGEST[stored.dtype])
     bits = torch.uint8 if stored.dtype in _LARGEST else stored.dtype

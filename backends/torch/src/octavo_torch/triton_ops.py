@@ -6,7 +6,13 @@ from typing import Any, ClassVar, TypeAlias
 
 from octavo.api import AttentionParams, LinearWeight
 from octavo_torch.caches import TorchCache
+from octavo_torch.kernels.add_rms_norm import add_rms_norm
+from octavo_torch.kernels.elementwise import elementwise
+from octavo_torch.kernels.fill_tokens import fill_tokens
+from octavo_torch.kernels.gated import gated
+from octavo_torch.kernels.layer_norm import layer_norm
 from octavo_torch.kernels.quantized_matmul import multiply_packed
+from octavo_torch.kernels.rms_norm import rms_norm
 from octavo_torch.kernels.rope_write import rope_write
 from octavo_torch.kernels.write_cache import write_cache
 from octavo_torch.ops import TorchOps
@@ -59,3 +65,37 @@ class TritonOps(TorchOps):
         """Rotation and the write to the cache in one kernel, then attention."""
         q, cache = rope_write(cache, q, k, v, cos, sin, plan.slots)
         return self.paged_attention(q, cache, plan, params, sinks), cache
+
+    def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
+        """``x / sqrt(mean(x²) + eps) * weight`` over the last axis."""
+        return rms_norm(x, weight, eps)
+
+    def add_rms_norm(
+        self, x: Array, residual: Array, weight: Array, eps: float
+    ) -> tuple[Array, Array]:
+        """``(rms_norm(x + residual), x + residual)``."""
+        return add_rms_norm(x, residual, weight, eps)
+
+    def layer_norm(self, x: Array, weight: Array, bias: Array | None, eps: float) -> Array:
+        """Mean and variance normalisation over the last axis."""
+        return layer_norm(x, weight, bias, eps)
+
+    def silu_mul(self, gate_up: Array) -> Array:
+        """``silu(gate) * up`` where gate is the first half of the features and up the second."""
+        return gated(gate_up, "silu")
+
+    def gelu_mul(self, gate_up: Array, *, tanh: bool) -> Array:
+        """``gelu(gate) * up``; tanh chooses the tanh approximation over erf."""
+        return gated(gate_up, "gelu_tanh" if tanh else "gelu")
+
+    def gelu(self, x: Array, *, tanh: bool) -> Array:
+        """GELU; tanh chooses the tanh approximation over erf."""
+        return elementwise(x, "gelu_tanh" if tanh else "gelu")
+
+    def soft_cap(self, x: Array, cap: float) -> Array:
+        """``cap * tanh(x / cap)``."""
+        return elementwise(x, "soft_cap", cap)
+
+    def fill_tokens(self, token_ids: Array, sampled: Array, sources: Array) -> Array:
+        """``sampled[sources - 1]`` where sources > 0, and ``token_ids`` elsewhere."""
+        return fill_tokens(token_ids, sampled, sources)

@@ -26,8 +26,14 @@ def launch_options(kernel: str, device: torch.device, **shape: int | str) -> dic
     fit, later entries overrule earlier ones, option by option; the first ones, without ``where``,
     are what is right everywhere.
     """
-    target = target_of(device)
-    facts = {"arch": target.arch, "vendor": target.vendor, **shape}
+    return dict(_options(kernel, target_of(device), tuple(shape.items())))
+
+
+@lru_cache(maxsize=1024)
+def _options(
+    kernel: str, target: Target, shape: tuple[tuple[str, int | str], ...]
+) -> dict[str, Any]:
+    facts = {"arch": target.arch, "vendor": target.vendor, **dict(shape)}
     options: dict[str, Any] = {}
     for entry in _entries(kernel, target):
         if all(_fits(facts.get(name), wanted) for name, wanted in entry.get("where", {}).items()):

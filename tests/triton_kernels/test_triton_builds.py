@@ -1,0 +1,73 @@
+"""Triton kernels compiled for GPUs that are not here, and held to their budgets."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="Triton is not installed")
+pytest.importorskip("octavo_torch", reason="octavo-torch is not installed")
+
+from octavo_torch.kernels.ahead import TARGETS, compile_case
+from octavo_torch.kernels.catalog import all_kernels
+
+BUDGETS = tomllib.loads(Path(__file__).with_name("budgets.toml").read_text("utf-8"))
+QUICK_TARGETS = ("sm90", "gfx942")
+CASES = [
+    pytest.param(
+        kernel.name,
+        case.label,
+        target,
+        id=f"{kernel.name}[{case.label}]-{target}",
+        marks=() if target in QUICK_TARGETS else pytest.mark.slow,
+    )
+    for kernel in all_kernels().values()
+    for case in kernel.cases
+    for target in TARGETS
+    if case.ahead
+]
+
+
+def exceptions_for(kernel, case, target):
+    return [
+        each
+        for each in BUDGETS["exceptions"]
+        if (each["kernel"], each["case"], each["target"]) == (kernel, case, target)
+    ]
+
+
+@pytest.fixture(autouse=True)
+def compiler(monkeypatch, tmp_path):
+    """A cache of its own, and a choice that Triton asks for."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+
+
+@pytest.mark.parametrize(("name", "label", "target_name"), CASES)
+def test_kernel_compiles_within_its_budget(name, label, target_name):
+    kernel, target = all_kernels()[name], TARGETS[target_name]
+    case = next(each for each in kernel.cases if each.label == label)
+    builds = compile_case(kernel, case, target)
+    assert builds
+    exceptions = exceptions_for(name, label, target_name)
+    allowed = max([BUDGETS["spills"], *(each["spills"] for each in exceptions)])
+    spills = max(build.spills for build in builds)
+    assert spills <= allowed, f"{spills} spills, {allowed} are allowed: {builds}"
+    if exceptions:
+        assert spills > BUDGETS["spills"], "the exception is not needed any more"
+    for build in builds:
+        assert build.shared_bytes <= target.shared_bytes, build
+    if target.vendor in case.expects:
+        found = frozenset().union(*(build.matrix_instructions for build in builds))
+        wanted = case.expects[target.vendor]
+        assert found if wanted == "matrix" else any(wanted in each for each in found), builds
+
+
+def test_every_exception_is_for_something_that_is_compiled():
+    known = {tuple(case.values) for case in CASES}
+    for each in BUDGETS["exceptions"]:
+        assert (each["kernel"], each["case"], each["target"]) in known
+        assert each["reason"]

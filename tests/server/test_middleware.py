@@ -278,7 +278,7 @@ async def test_a_body_that_does_not_arrive():
         ({"content-type": "application/json; charset=utf-16"}, '{"a": 1}'.encode("utf-16"), 415),
         ({"content-type": "nonsense"}, b"{}", 415),
         ({}, b"{}", 415),
-        ({**JSON, "content-encoding": "gzip"}, gzip.compress(b"{}"), 415),
+        ({**JSON, "content-encoding": "gzip"}, gzip.compress(b"{}", mtime=0), 415),
         ({**JSON, "content-encoding": "identity"}, b"{}", 200),
     ],
 )

@@ -157,13 +157,14 @@ class FaultyBackend:
         return run
 
     def __getattr__(self, name: str) -> Any:
-        """``put_all`` and ``fetch`` where the backend has them, with the faults of put and get."""
+        """``put_all`` and ``fetch`` where the backend has them; faults of ``put`` meet each array."""
         if name not in {"put_all", "fetch"}:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         member = getattr(self._backend, name)
 
         def put_all(arrays: Sequence[NDArray[Any]]) -> Any:
-            self._meet("put")
+            for _ in arrays:
+                self._meet("put")
             return member(arrays)
 
         def fetch(arrays: Sequence[Array]) -> Callable[[], Any]:

@@ -157,7 +157,7 @@ class FaultyBackend:
         return run
 
     def __getattr__(self, name: str) -> Any:
-        """``put_all`` and ``fetch`` where the backend has them; faults of ``put`` meet each array."""
+        """``put_all`` and ``fetch`` where there are any; faults of put meet each array."""
         if name not in {"put_all", "fetch"}:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         member = getattr(self._backend, name)

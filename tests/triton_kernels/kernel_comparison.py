@@ -1,4 +1,4 @@
-"""Whether a kernel computes what its reference computes, for one case on the CPU."""
+"""Whether a kernel computes what its reference computes, for one case: on the CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["difference"]
 _CPU = torch.device("cpu")
 
 
-def difference(kernel: Kernel, case: Case) -> str | None:
-    """What is wrong with the kernel in this case, in words."""
-    given, untouched = _arguments(case), _arguments(case)
-    results = _as_tuple(kernel.launch(**given))
+def difference(kernel: Kernel, case: Case, device: torch.device = _CPU) -> str | None:
+    """What is wrong with the kernel in this case, in words; its reference computes on the CPU."""
+    given, untouched = _moved(_arguments(case), device), _arguments(case)
+    results = tuple(result.cpu() for result in _as_tuple(kernel.launch(**given)))
     if written := _written(given, untouched):
         return f"writes to its arguments: {', '.join(written)}"
     expected = _as_tuple(kernel.reference(**untouched))
@@ -36,6 +36,23 @@ def difference(kernel: Kernel, case: Case) -> str | None:
 def _arguments(case: Case) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(crc32(case.label.encode()))
     return case.make(_CPU, generator)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """All tensors of a tree on the device; on their own device the tree itself."""
+    if device == _CPU:
+        return value
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {name: _moved(item, device) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_moved(item, device) for item in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = (field for field in dataclasses.fields(value) if field.init)
+        moved = {field.name: _moved(getattr(value, field.name), device) for field in fields}
+        return dataclasses.replace(value, **moved)
+    return value
 
 
 def _as_tuple(results: Any) -> tuple[torch.Tensor, ...]:
@@ -62,7 +79,7 @@ def _tensors(value: Any, path: str) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
-    left, right = (side.contiguous().flatten().view(torch.uint8) for side in (left, right))
+    left, right = (side.cpu().contiguous().flatten().view(torch.uint8) for side in (left, right))
     return torch.equal(left, right)
 
 

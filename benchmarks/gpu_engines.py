@@ -1,0 +1,74 @@
+"""Who runs the workload on the GPU: Octavo, nano-vLLM and transformers' continuous batching."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import workload
+from contenders import Contender
+from engines import EngineOptions
+from gpu_settings import Row, Settings
+from worker import Worker, WorkerError
+
+TEMPERATURE = 0.6  # nano-vLLM's benchmark draws, and refuses greedy
+MAX_NUM_SEQS = 512  # as many as nano-vLLM captures graphs for
+MAX_BATCHED_TOKENS = 16_384
+ALL = ("octavo", "nano_vllm", "transformers_batching")
+CACHE_BYTES = 30 << 30
+
+
+def contenders(settings: Settings, folder: Path, taking_part: Collection[str]) -> list[Contender]:
+    """Octavo first; nano-vLLM only where its checkout was named, and never on the CPU."""
+    common = {"device": settings.device, "temperature": TEMPERATURE}
+    limits = {"max_num_seqs": MAX_NUM_SEQS, "max_num_batched_tokens": MAX_BATCHED_TOKENS}
+    cache_bytes = 64 << 20 if settings.rehearse else CACHE_BYTES
+    octavo = (
+        common
+        | limits
+        | {
+            "backend": settings.backend,
+            "load_format": "dummy",
+            "max_model_len": 4096,
+            "kv_cache_memory_bytes": cache_bytes,
+            "enable_prefix_caching": False,
+            "quiet": True,
+        }
+    )
+    extras: dict[str, dict[str, Any]] = {"octavo": octavo}
+    if settings.nano_vllm and not settings.rehearse:
+        extras["nano_vllm"] = limits | {"path": settings.nano_vllm, "cache_bytes": cache_bytes}
+    extras["transformers_batching"] = common | {"torch_device": settings.torch_device} | limits
+    return [
+        Contender(name, name, EngineOptions(str(folder), "", "bfloat16", 1, extra=extra))
+        for name, extra in extras.items()
+        if name in taking_part
+    ]
+
+
+def start_in_turn(stack: ExitStack, each: list[Contender]) -> tuple[list[Worker], list[Row]]:
+    """One after the other, for each measures the memory that those before it have left."""
+    workers, failed = [], []
+    for contender in each:
+        worker = Worker(contender.name, contender.options, engine=contender.engine)
+        stack.callback(worker.close)
+        try:
+            worker.wait_ready()
+        except WorkerError as error:
+            failed.append({"table": "engines", "engine": contender.name, "what": str(error)})
+            continue
+        print(f"{worker.name}: loaded in {worker.load_s:.0f} s", file=sys.stderr, flush=True)
+        workers.append(worker)
+    return workers, failed
+
+
+def nano_vllm_work(num_requests: int, fraction: float = 1.0) -> workload.Work:
+    """nano-vLLM's benchmark: 256 requests ask for 133,966 tokens. Shortened for a rehearsal."""
+    work = workload.nano_vllm(num_requests)
+    if fraction == 1.0:
+        return work
+    prompts = tuple(prompt[: max(1, int(len(prompt) * fraction))] for prompt in work.prompts)
+    return workload.Work(prompts, tuple(max(2, int(n * fraction)) for n in work.output_lens))

@@ -1,0 +1,145 @@
+"""The GPU benchmark: its rehearsal runs whole, and what it computes beside timing is right."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture
+def benchmark_module(repo_root, monkeypatch):
+    monkeypatch.syspath_prepend(str(repo_root / "benchmarks"))
+    return importlib.import_module
+
+
+def test_the_rehearsal_runs_every_part(repo_root, tmp_path):
+    result = subprocess.run(
+        [
+            sys.executable, str(repo_root / "benchmarks" / "gpu.py"), "--rehearse",
+            "--json", str(tmp_path / "gpu.json"), "--markdown", str(tmp_path / "gpu.md"),
+        ],
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr[-4000:]
+    rows = json.loads((tmp_path / "gpu.json").read_text())
+    tables = {row["table"] for row in rows}
+    assert tables >= {
+        "the device", "conformance", "kernels", "decode attention", "prefill attention",
+        "engines", "end to end", "decode steps",
+    }  # fmt: skip
+    for engine in ("octavo", "transformers_batching"):
+        assert any(row.get("engine") == engine and "output tok/s" in row for row in rows)
+    text = (tmp_path / "gpu.md").read_text()
+    assert "A rehearsal" in text.splitlines()[0]
+
+
+def test_a_part_that_does_not_fit_is_reported_and_the_run_fails(repo_root):
+    result = subprocess.run(
+        [
+            sys.executable, str(repo_root / "benchmarks" / "gpu.py"), "--device", "nonesuch",
+            "--backend", "torch", "--part", "conform", "--minutes", "0.01",
+        ],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "no time was left of --minutes 0.01" in result.stdout
+
+
+def test_the_workload_is_nano_vllms(benchmark_module):
+    work = benchmark_module("workload").nano_vllm(256)
+    # What its README gives for its benchmark.
+    assert (len(work.prompts), work.num_output_tokens) == (256, 133_966)
+
+
+def test_decode_steps_count_each_request_until_it_ends(benchmark_module):
+    workload, floor = benchmark_module("workload"), benchmark_module("gpu_floor")
+    work = workload.Work(((1,) * 10, (1,) * 20, (1,) * 5), (3, 1, 4))
+    expected = []
+    for step in range(1, 4):  # step 0 is prefill's token
+        running = [
+            len(prompt) + step
+            for prompt, output_len in zip(work.prompts, work.output_lens, strict=True)
+            if output_len > step
+        ]
+        expected.append((len(running), sum(running)))
+    assert floor.decode_steps(work) == expected
+
+
+@pytest.mark.parametrize(
+    ("intervals", "length"),
+    [
+        ([], 0),
+        ([(1, 3)], 2),
+        ([(5, 6), (1, 3)], 3),
+        ([(1, 4), (2, 3), (3, 6)], 5),  # within, and overlapping
+        ([(1, 2), (2, 3)], 2),
+    ],
+)
+def test_busy_time_counts_overlaps_once(benchmark_module, intervals, length):
+    assert benchmark_module("device_busy").union_length(intervals) == length
+
+
+def test_the_stand_in_for_flash_attn_attends_as_flash_attn_does(benchmark_module):
+    stand_in = benchmark_module("flash_attn_stand_in")
+    generator = torch.Generator().manual_seed(1)
+    block_size, heads, kv_heads, dim = 4, 4, 2, 8
+    cache_k, cache_v = (
+        torch.randn(9, block_size, kv_heads, dim, generator=generator) for _ in range(2)
+    )
+    table = torch.tensor([[3, 5, -1], [8, 1, 2]], dtype=torch.int32)
+    query_lens, key_lens = [3, 1], [7, 10]
+    q = torch.randn(sum(query_lens), heads, dim, generator=generator)
+    starts = torch.tensor([0, 3, 4], dtype=torch.int32)
+    lens = torch.tensor(key_lens, dtype=torch.int32)
+    found = stand_in.gathered(q, cache_k, cache_v, starts, 3, 12, lens, table, 0.3)
+    for sequence, (query_len, key_len) in enumerate(zip(query_lens, key_lens, strict=True)):
+        for row in range(query_len):
+            sees = key_len - query_len + row + 1
+            for head in range(heads):
+                at = [(table[sequence, i // block_size], i % block_size) for i in range(sees)]
+                keys, values = (
+                    torch.stack([cache[block, offset, head // 2] for block, offset in at])
+                    for cache in (cache_k, cache_v)
+                )
+                token = int(starts[sequence]) + row
+                weights = torch.softmax(0.3 * keys @ q[token, head], 0)
+                torch.testing.assert_close(found[token, head], weights @ values)
+
+
+@pytest.mark.parametrize("query_len", [1, 5])
+def test_attention_reads_back_what_was_written(benchmark_module, query_len):
+    """The batch that attention is timed on: every token has a slot of its own, by its table."""
+    attention, settings = benchmark_module("gpu_attention"), benchmark_module("gpu_settings")
+    shape = settings.AttentionShape(3, 10)
+    batch = attention.step_batch(shape, 4, query_len, seed=0)
+    group = batch.groups[0]
+    assert len(set(group.slots.tolist())) == 3 * query_len
+    assert sorted(group.block_table.ravel().tolist()) == list(range(1, 10))
+    for token, slot in enumerate(group.slots.tolist()):
+        sequence, position = batch.token_seqs[token], batch.positions[token]
+        assert slot == group.block_table[sequence, position // 4] * 4 + position % 4
+
+
+def test_a_checkout_without_installation_has_its_plugins(repo_root):
+    """Python without site-packages' knowledge of Octavo: only what gpu_packages writes."""
+    code = (
+        "import sys; from pathlib import Path; import gpu_packages as g;"
+        "g._is_known = lambda name: False; g.provide(Path('none'));"
+        "from importlib.metadata import distributions;"
+        "print(*sorted(e.value for d in distributions(path=[sys.path[0], *sys.path])"
+        " for e in d.entry_points if e.group == 'octavo.plugins'))"
+    )
+    env = dict(os.environ) | {"PYTHONPATH": str(repo_root / "benchmarks")}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
+    )
+    assert "octavo_cuda.plugin" in result.stdout, result.stderr
+    assert find_spec("octavo") is not None

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 pytest.importorskip("octavo_cuda", reason="octavo-cuda is not installed")
 pytest.importorskip("octavo_rocm", reason="octavo-rocm is not installed")
+pytest.importorskip("octavo_xpu", reason="octavo-xpu is not installed")
 pytest.importorskip("torch")
 
 from octavo.errors import UsageError
 from octavo_cuda.capabilities import capabilities as of_cuda
 from octavo_rocm.capabilities import capabilities as of_rocm
 from octavo_torch.gpu_options import GpuOptions
+from octavo_torch.kernels import target
+from octavo_xpu.capabilities import capabilities as of_xpu
 
 GRAPHS = GpuOptions()
 
@@ -40,6 +45,32 @@ def test_nvidia_by_compute_capability(capability, dtypes, has_float8):
 )
 def test_amd_by_architecture(arch, has_float8):
     assert ("float8_e4m3fn" in of_rocm(arch, GRAPHS).kv_dtypes) == has_float8
+
+
+@pytest.mark.parametrize(
+    ("converts", "dtypes"),
+    [(True, ("bfloat16", "float16", "float32")), (False, ("float16", "float32"))],
+)
+def test_intel_by_what_torch_says(converts, dtypes):
+    caps = of_xpu(SimpleNamespace(has_bfloat16_conversions=converts), GRAPHS)
+    assert caps.dtypes == dtypes
+    assert caps.kv_dtypes == (*dtypes, "int8")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "arch"),
+    [  # intel_gpu_acm_g10 and intel_gpu_pvc of SYCL's device_architecture.hpp
+        (0x000000030DC00800, "xe12.55"),
+        (0x000000030F000700, "xe12.60"),
+    ],
+)
+def test_an_intel_gpu_is_known_by_its_generation(monkeypatch, architecture, arch):
+    properties = SimpleNamespace(
+        architecture=architecture, gpu_subslice_count=32, local_mem_size=128 << 10
+    )
+    module = SimpleNamespace(get_device_properties=lambda _: properties)
+    monkeypatch.setattr(target.torch, "get_device_module", lambda _: module)
+    assert target._detect.__wrapped__("xpu", 0) == target.Target("xpu", arch, 32, 128 << 10, 16)
 
 
 def test_without_graphs_nothing_is_padded():

@@ -37,7 +37,7 @@ def test_devices_shows_the_cpu_and_who_serves_it(site):
     (line,) = (line for line in ended.stdout.splitlines() if line.startswith("  cpu:0"))
     assert "numpy" in line
     assert "auto chooses this" in line
-    assert "octavo-xpu is planned and not in this release" in ended.stdout
+    assert "pip install octavo-xpu" in ended.stdout
 
 
 def test_devices_in_json(site):

@@ -32,7 +32,7 @@ CATALOG = (
     CatalogEntry("octavo-torch", "cpu", ("torch",), is_released=True),
     CatalogEntry("octavo-cuda", "cuda", ("cuda",), is_released=True),
     CatalogEntry("octavo-rocm", "rocm", ("rocm",), is_released=True),
-    CatalogEntry("octavo-xpu", "xpu", ("xpu",), is_released=False),
+    CatalogEntry("octavo-xpu", "xpu", ("xpu",), is_released=True),
     CatalogEntry("octavo-tpu", "tpu", ("jax",), is_released=False),
 )
 

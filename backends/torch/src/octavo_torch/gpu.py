@@ -1,11 +1,11 @@
-"""What backends on NVIDIA and AMD GPUs share: torch drives both under the name of ``cuda``."""
+"""What backends on GPUs share. torch drives NVIDIA's and AMD's under the name of ``cuda``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import torch
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from octavo.api import DeviceError, MemoryInfo
 from octavo_torch.backend import TorchBackend
 from octavo_torch.gpu_options import GpuOptions
-from octavo_torch.graphs import GraphedFunction, TorchCapture
+from octavo_torch.graphs import CaptureApi, GraphedFunction, TorchCapture
 from octavo_torch.ops import TorchOps
 from octavo_torch.plan import TorchPlan, make_plans
 from octavo_torch.staging import Staging
@@ -32,24 +32,32 @@ class GpuBackend(TorchBackend):
     A subclass sets ``caps``.
     """
 
+    torch_kind: ClassVar[str] = "cuda"
+    """What torch calls such devices, and the module that it has for them."""
+
     def __init__(self, kind: str, index: int, options: GpuOptions) -> None:
         """``kind`` is Octavo's name for the device, ``index`` torch's number.
 
         ``self.options`` are the options as they can be kept: without graphs, where the ops that
         serve cannot be captured.
         """
-        count = torch.cuda.device_count()
+        self._module: Any = getattr(torch, self.torch_kind)
+        count = self._module.device_count()
         if not 0 <= index < count:
             there_is = ", ".join(f"{kind}:{each}" for each in range(count)) or "none"
             raise DeviceError(f"There is no device {kind}:{index}; torch sees {there_is}.")
-        device = torch.device("cuda", index)
-        torch.cuda.set_device(device)
+        device = torch.device(self.torch_kind, index)
+        self._module.set_device(device)
         super().__init__(device, {})
         if self.ops.reads_host_plan:
             options = replace(options, graphs=False)
         self.options = options
         self._staging = Staging(device)
-        self._capture = TorchCapture(device) if options.graphs else None
+        self._capture = self.make_capture() if options.graphs else None
+
+    def make_capture(self) -> CaptureApi:
+        """What captures graphs on ``self.device``."""
+        return TorchCapture(self.device)
 
     def make_ops(self) -> TorchOps:
         """Kernels, where Triton is installed."""
@@ -61,8 +69,9 @@ class GpuBackend(TorchBackend):
 
     def memory(self) -> MemoryInfo:
         """What the driver has free, and what torch's allocator keeps ready."""
-        free_bytes, total_bytes = torch.cuda.mem_get_info(self.device)
-        kept = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        gpu = self._module
+        free_bytes, total_bytes = gpu.mem_get_info(self.device)
+        kept = gpu.memory_reserved(self.device) - gpu.memory_allocated(self.device)
         return MemoryInfo(free_bytes + kept, total_bytes)
 
     def put_all(self, arrays: Sequence[NDArray[Any]]) -> list[Array]:
@@ -87,5 +96,5 @@ class GpuBackend(TorchBackend):
 
     def close(self) -> None:
         """Wait for what is queued, and give back what torch's allocator keeps."""
-        torch.cuda.synchronize(self.device)
-        torch.cuda.empty_cache()
+        self._module.synchronize(self.device)
+        self._module.empty_cache()

@@ -19,12 +19,16 @@ class InstalledTorch:
     version: str
     cuda: tuple[int, int] | None
     hip: str | None
+    xpu: str | None = None
+    """The oneAPI that it is built with."""
 
     @property
     def built_for(self) -> str:
         """In words."""
         if self.cuda is not None:
             return f"for CUDA {self.cuda[0]}.{self.cuda[1]}"
+        if self.xpu is not None:
+            return "for Intel GPUs"
         return "for the CPU alone" if self.hip is None else f"for ROCm {self.hip}"
 
 
@@ -40,5 +44,8 @@ def find_torch() -> InstalledTorch | None:
         (int(major), int(minor or 0)) if major.isdecimal() and (minor or "0").isdecimal() else None
     )
     return InstalledTorch(
-        entries.get("__version__", "of an unknown version"), cuda, entries.get("hip")
+        entries.get("__version__", "of an unknown version"),
+        cuda,
+        entries.get("hip"),
+        entries.get("xpu"),
     )

@@ -20,9 +20,9 @@ class Target:
 
     vendor: Literal["cuda", "hip", "xpu", "interpreter"]
     arch: str
-    """``sm90``, ``gfx942``; ``cpu`` for the interpreter."""
+    """``sm90``, ``gfx942``, ``xe20.1``; ``cpu`` for the interpreter."""
     num_units: int = 1
-    """Streaming multiprocessors, compute units."""
+    """Streaming multiprocessors, compute units, Xe cores."""
     shared_bytes: int = 48 << 10
     """Shared memory that one program may use."""
     warp_size: int = 32
@@ -51,6 +51,10 @@ def _detect(kind: str, index: int) -> Target:
     if kind == "cpu":
         return Target("interpreter", "cpu")
     properties = torch.get_device_module(kind).get_device_properties(index)
+    if kind == "xpu":
+        # A subslice is a Xe core: what shares local memory and runs work-groups.
+        arch, shared_bytes = _xe_version(properties.architecture), properties.local_mem_size
+        return Target("xpu", arch, properties.gpu_subslice_count, shared_bytes, 16)
     units = properties.multi_processor_count
     if kind == "cuda" and torch.version.hip is None:
         return Target(
@@ -62,4 +66,10 @@ def _detect(kind: str, index: int) -> Target:
     if kind == "cuda":
         arch = properties.gcnArchName.partition(":")[0]
         return Target("hip", arch, units, 64 << 10, properties.warp_size)
-    return Target("xpu", kind, units)
+    raise ValueError(f"There are no launch options for devices of torch's kind {kind!r}.")
+
+
+def _xe_version(architecture: int) -> str:
+    """``xe12.60``, ``xe20.1``: of SYCL's number, whose bits 8 to 39 are the device's GMDID."""
+    gmdid = architecture >> 8 & 0xFFFFFFFF
+    return f"xe{gmdid >> 22}.{gmdid >> 14 & 0xFF}"

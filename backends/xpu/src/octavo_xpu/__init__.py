@@ -1,0 +1,1 @@
+"""Octavo on Intel GPUs."""

@@ -18,6 +18,8 @@ torch = pytest.importorskip("torch")
 
 from octavo import LLM, SamplingParams  # noqa: E402
 from octavo.api import PortableOps  # noqa: E402
+from octavo.testing.conform import Planned, all_checks, plan_cases, run_case  # noqa: E402
+from octavo.testing.subject import Subject  # noqa: E402
 from octavo.testing.tiny_models import TINY_MODELS  # noqa: E402
 from octavo_torch.caches import TorchCache  # noqa: E402
 from octavo_torch.cpu import TorchCpuBackend  # noqa: E402
@@ -192,3 +194,23 @@ def test_what_is_fetched_is_not_written_over():
     pending = staging.fetch([result], lambda tensor: tensor.numpy())
     result += 10
     np.testing.assert_array_equal(pending()[0], [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    "checks", ["contract", "ops.attend", "ops.rope_attend", "paging", "faults.lasting"]
+)
+def test_the_conformance_suite_knows_bulk_transfers(checks, monkeypatch):
+    """Where there is ``put_all``, what ``plan`` returns is still on the host.
+
+    Where there is ``fetch``, a step is read when another was planned behind it.
+    """
+    monkeypatch.setattr("octavo_torch.cpu.TorchCpuBackend", GraphingBackend)
+    subject = Subject.installed("torch", "cpu")
+    chosen = [check for check in all_checks() if check.id.startswith(checks)]
+    found = [
+        run_case(subject, each) if isinstance(each, Planned) else each
+        for each in plan_cases(subject, chosen, quick=True)
+    ]
+    subject.close()
+    assert [(each.id, each.message) for each in found if each.status in {"failed", "blocked"}] == []
+    assert any(each.status == "passed" for each in found)

@@ -169,9 +169,15 @@ class FaultyBackend:
 
         def fetch(arrays: Sequence[Array]) -> Callable[[], Any]:
             pending = member(arrays)
+            token_ids = self._batch_token_ids
 
             def result() -> Any:
-                self._meet("get")
+                # Another step may have been launched behind the one that is read.
+                launched, self._batch_token_ids = self._batch_token_ids, token_ids
+                try:
+                    self._meet("get")
+                finally:
+                    self._batch_token_ids = launched
                 return pending()
 
             return result

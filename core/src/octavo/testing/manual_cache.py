@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from octavo.kv import KVSpec
 from octavo.ops.protocol import AttentionParams
 from octavo.testing.paged_step import DTYPES, Layout, PagedCase, fill_cache, pad_rows
+from octavo.testing.placed_plans import placed_plans
 
 if TYPE_CHECKING:
     from octavo.batch import StepBatch
@@ -198,7 +199,7 @@ class ManualCache:
         return self.subject.buckets.pad_batch(step_batch(self.shape, held, **padding))
 
     def _plan(self, batch: StepBatch) -> Any:
-        (plan,) = self.subject.backend.plan(batch, self.shape.block_size)
+        (plan,) = placed_plans(self.subject.backend, batch, self.shape.block_size)
         return plan
 
     def _put(self, held: Sequence[Held], name: str, num_rows: int) -> Any:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from octavo.batch import GroupBatch, StepBatch
 from octavo.kv import KVSpec
+from octavo.testing.placed_plans import placed_plans
 
 if TYPE_CHECKING:
     from octavo.ops.protocol import Cache
@@ -117,7 +118,7 @@ def fill_cache(subject: Subject, spec: KVSpec, k_blocks: Floats, v_blocks: Float
         groups=(GroupBatch(np.arange(num_blocks, dtype=np.int32)[None], slots),),
     )
     batch = subject.buckets.pad_batch(batch)
-    (plan,) = subject.backend.plan(batch, block_size)
+    (plan,) = placed_plans(subject.backend, batch, block_size)
     k, v = (
         pad_rows(blocks.reshape(num_slots, *blocks.shape[2:]), len(batch.token_ids))
         for blocks in (k_blocks, v_blocks)

@@ -16,6 +16,7 @@ from octavo.testing.comparison import expect_close, expect_form
 from octavo.testing.diagnosis import DenseSequence, attend_all, attention_variants
 from octavo.testing.feed import Feed
 from octavo.testing.paged_step import PagedCase, PagedStep, build_step
+from octavo.testing.placed_plans import placed_plans
 from octavo.testing.tolerances import tolerance_of
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def run_attention(subject: Subject, case: AttentionCase) -> None:
     """Write this step's keys and values, attend, and compare every token that is no padding."""
     step = build(subject, case)
     feed = Feed(subject, case.dtype)
-    (plan,) = subject.backend.plan(step.batch, case.paged.block_size)
+    (plan,) = placed_plans(subject.backend, step.batch, case.paged.block_size)
     cache = step.cache(subject)
     if case.op == "paged_attention":
         cache = feed.call("write_kv", cache, step.k, step.v, plan)
@@ -108,7 +109,7 @@ def attended_rows(subject: Subject, case: AttentionCase) -> NDArray[Any]:
     """What paged_attention gives for the tokens that are no padding."""
     step = build(subject, case)
     feed = Feed(subject, case.dtype)
-    (plan,) = subject.backend.plan(step.batch, case.paged.block_size)
+    (plan,) = placed_plans(subject.backend, step.batch, case.paged.block_size)
     cache = feed.call("write_kv", step.cache(subject), step.k, step.v, plan)
     return _read(feed, step, cache, plan)[: step.num_real_tokens]
 

@@ -12,6 +12,7 @@ from octavo.testing.check import Case, Check, CheckFailure
 from octavo.testing.checks.attention_run import params_of
 from octavo.testing.feed import Feed
 from octavo.testing.paged_step import PagedCase, build_step
+from octavo.testing.placed_plans import placed_plans
 
 if TYPE_CHECKING:
     from octavo.testing.subject import Subject
@@ -62,7 +63,7 @@ def _attention(feed: Feed, *, composite: bool) -> Any:
     kv_dtype = subject.caps.kv_dtypes[0]
     case = PagedCase(((2, 1), (0, 2)), block_size=block_size, kv_dtype=kv_dtype)
     step = build_step(subject, case, feed.dtype, seed=int(feed.rng.integers(99)))
-    (plan,) = subject.backend.plan(step.batch, block_size)
+    (plan,) = placed_plans(subject.backend, step.batch, block_size)
     q, k, v = (subject.put(rows) for rows in (step.q, step.k, step.v))
     cache, params, ops = step.cache(subject), params_of(step), subject.ops
     if composite:

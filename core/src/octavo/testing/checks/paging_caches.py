@@ -13,6 +13,7 @@ from octavo.testing.checks.paging_cases import (
     require_same,
 )
 from octavo.testing.manual_cache import CacheShape, Held, ManualCache, Tokens, step_batch
+from octavo.testing.placed_plans import placed_plans
 from octavo.testing.subject import Subject
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def _own_tables(subject: Subject, shape: CacheShape) -> None:
     """Three groups in one batch read and write as they would in batches of their own."""
     groups = _groups_of(shape)
     batch = _joint_batch(subject, shape, groups)
-    plans = subject.backend.plan(batch, shape.block_size)
+    plans = placed_plans(subject.backend, batch, shape.block_size)
     if len(plans) != len(groups):
         raise CheckFailure(
             f"plan returned {len(plans)} plans for a batch of {len(groups)} KV groups; expected "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from octavo.testing.paged_step import DTYPES
+from octavo.testing.placed_plans import placed_plans
 
 if TYPE_CHECKING:
     from octavo.ops.protocol import Array, Cache, Ops, SamplingBatch
@@ -87,7 +88,7 @@ def _seconds(subject: Subject, work: Work) -> float:
         return *work.call(ops, weights, caches, plans, sampling), None
 
     compiled = backend.compile(step)
-    plans = tuple(backend.plan(work.step.batch, work.step.case.block_size))
+    plans = placed_plans(backend, work.step.batch, work.step.case.block_size)
     batch = work.step.batch.map(backend.put)
     caches = [(work.step.cache(subject),) if work.needs_cache else ()]
 

@@ -16,6 +16,7 @@ from octavo.contract import contract_faults
 from octavo.isolation import describe
 from octavo.padding import Buckets
 from octavo.testing.check import Blocked
+from octavo.testing.placed_plans import placed_plans
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -95,7 +96,7 @@ def attend_one_token(
         groups=(GroupBatch(np.ones((1, 1), np.int32), np.full(1, block_size, np.int32)),),
     )
     batch = Buckets.of(backend.caps).pad_batch(batch)
-    (plan,) = backend.plan(batch, block_size)
+    (plan,) = placed_plans(backend, batch, block_size)
     rows = np.full((len(batch.token_ids), 1, spec.head_dim), ONE_TOKEN, np.float32)
     dtype = backend.caps.dtypes[0]
     q, k, v = (backend.put(rows, dtype) for _ in "qkv")

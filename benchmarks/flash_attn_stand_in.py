@@ -1,6 +1,7 @@
-"""flash-attn's two functions that nano-vLLM calls, on what torch has of its own.
+"""flash-attn's two functions that nano-vLLM calls, on what is there.
 
-torch's flash attention reads a paged cache where its ``varlen_attn`` takes a block table. Elsewhere
+torch's flash attention reads a paged cache where its ``varlen_attn`` takes a block table. An older
+torch serves prompts, and Octavo's Triton kernels the cache (flash_attn_octavo.py). Without a GPU
 the context is gathered and given to SDPA: right, but slow, and not to be captured in a graph.
 """
 
@@ -8,15 +9,30 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
 import torch
 
 
-def install() -> tuple[str, bool]:
-    """Put a module ``flash_attn`` in place; what serves it, and whether graphs may capture it."""
-    serve, name, is_graph_safe = _choose()
+@dataclass(frozen=True)
+class Serving:
+    """Who computes attention, and how it may be used."""
+
+    attend: Callable[..., torch.Tensor]
+    name: str
+    is_graph_safe: bool = True
+    is_octavo: bool = False
+    """nano-vLLM's writes to its cache have to be Octavo's then, too."""
+
+
+def install(serving: Serving | None = None) -> Serving:
+    """Put a module ``flash_attn`` in place; ``serving`` is what serves it, by default the best."""
+    serving = serving or choose()
+    serve = serving.attend
 
     def flash_attn_varlen_func(q: Any, k: Any, v: Any, **settings: Any) -> torch.Tensor:
         table = settings.get("block_table")
@@ -40,17 +56,24 @@ def install() -> tuple[str, bool]:
         flash_attn_with_kvcache=flash_attn_with_kvcache,
     )
     sys.modules["flash_attn"] = module
-    return name, is_graph_safe
+    return serving
 
 
-def _choose() -> tuple[Any, str, bool]:
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return gathered, "torch SDPA, gathered", False
-    if torch.cuda.is_available() and "block_table" in inspect.signature(varlen_attn).parameters:
-        return paged, "torch varlen_attn", True
-    return gathered, "torch SDPA, gathered", False
+def choose() -> Serving:
+    """Torch's paged attention, or Octavo's on a GPU, or gathered contexts."""
+    slow = Serving(gathered, "torch SDPA over gathered contexts", is_graph_safe=False)
+    if not torch.cuda.is_available() or find_spec("torch.nn.attention.varlen") is None:
+        return slow
+    from torch.nn.attention.varlen import varlen_attn
+
+    if {"block_table", "enable_gqa"} <= set(inspect.signature(varlen_attn).parameters):
+        return Serving(paged, "torch varlen_attn")
+    if find_spec("triton") is None:
+        return slow
+    import flash_attn_octavo
+
+    name = "torch varlen_attn for prompts, Octavo's Triton kernels for the cache"
+    return Serving(flash_attn_octavo.attend, name, is_octavo=True)
 
 
 def paged(

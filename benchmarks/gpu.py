@@ -1,19 +1,30 @@
 r"""A GPU backend on its device: whether it is right, and how near it is to the device's limits.
 
-    python benchmarks/gpu.py --device cuda --nano-vllm PATH --json gpu.json --markdown gpu.md
-    python benchmarks/gpu.py --device cuda --part conform,attention --quick
-    python benchmarks/gpu.py --rehearse
+    python benchmarks/gpu.py --quick --minutes 6 --json gpu-quick.json
+    python benchmarks/gpu.py --nano-vllm PATH --minutes 30 --json gpu.json
 
-A plain checkout is enough: what is not installed is found in it (gpu_packages.py). Each part runs
-in a process of its own, prints a row as soon as it is known, and both files are written anew with
-it, so that a run that is cut off has lost nothing but its end. `--rehearse` runs all of it in tiny
-shapes on the CPU: it shows that the script works, and its times mean nothing.
+The first is a sample of everything, for a look at what fails; the second is the whole. Where a
+command may take ten minutes only, parts go into commands of their own, and files are joined:
+
+    python benchmarks/gpu.py --part commands,kernels,conform --json gpu-1.json
+    python benchmarks/gpu.py --part attention,end-to-end --nano-vllm PATH --json gpu-2.json
+    python benchmarks/gpu.py --part large --nano-vllm PATH --json gpu-3.json
+    python benchmarks/gpu.py --from gpu-1.json gpu-2.json gpu-3.json --into docs/benchmarks.md
+
+PATH is a checkout of nano-vLLM, for comparison; without it there is one engine less. A plain
+checkout of Octavo is enough: what is not installed is found in it, and packages that are missing
+are taken from wheels (gpu_packages.py). Each part runs in a process of its own, prints a row as
+soon as it is known, and the files are written anew with it: a run that is cut off has lost nothing
+but its end. `--rehearse` runs all of it in tiny shapes on the CPU: it shows that the script works,
+and its times mean nothing. The status is 1 if anything was wrong, missed aims aside.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -28,6 +39,7 @@ from gpu_settings import PARTS, Row, Settings
 
 HERE = Path(__file__).resolve().parent
 REHEARSED = {"device": "cpu", "backend": "torch", "minutes": 5.0, "quick": True}
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
 class Results:
@@ -42,9 +54,8 @@ class Results:
         print(gpu_report.line(row), flush=True)
         if self._arguments.json:
             self._arguments.json.write_text(json.dumps(self.rows, indent=1) + "\n")
-        if self._arguments.markdown:
-            text = gpu_report.markdown(self.rows, is_rehearsal=self._arguments.rehearse)
-            self._arguments.markdown.write_text(text + "\n")
+        if self._arguments.into:
+            gpu_report.write_into(self._arguments.into, self.rows)
 
     @property
     def failed(self) -> bool:
@@ -55,13 +66,18 @@ def run_part(part: str, settings: Settings, limit_s: float, results: Results) ->
     """The part in a process of its own, ended at its limit; what it had told by then counts."""
     command = [sys.executable, str(HERE / "gpu_part.py"), part, json.dumps(asdict(settings))]
     start = time.monotonic()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        timer = Timer(limit_s, process.kill)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        timer = Timer(limit_s, _end_all, [process])
         timer.start()
-        for text in process.stdout or ():
-            results.add(json.loads(text))
-        status = process.wait()
-        timer.cancel()
+        try:
+            for text in process.stdout or ():
+                results.add(json.loads(text))
+            status = process.wait()
+        finally:
+            timer.cancel()
+            _end_all(process)
     seconds = time.monotonic() - start
     if status:
         was_cut = seconds >= limit_s
@@ -70,6 +86,14 @@ def run_part(part: str, settings: Settings, limit_s: float, results: Results) ->
             {"table": "parts that did not end well", "part": part, "why": why, "is_wrong": True}
         )
     print(f"part {part}: {seconds:.0f} s", file=sys.stderr, flush=True)
+
+
+def _end_all(process: subprocess.Popen[str]) -> None:
+    """The part and the engines it started: none may hold the device any longer."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -92,7 +116,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--wheels", type=Path, default=HERE.parent / "build" / "wheels")
     parser.add_argument("--rehearse", action="store_true", help="tiny, on the CPU")
     parser.add_argument("--json", type=Path, help="write every row there")
-    parser.add_argument("--markdown", type=Path, help="write the tables there")
+    parser.add_argument(
+        "--into", type=Path, help="a page: its tables between two marks are written anew"
+    )
+    parser.add_argument(
+        "--from", type=Path, nargs="+", dest="sources", help="measure nothing: join these files"
+    )
     arguments = parser.parse_args()
     arguments.part = list(dict.fromkeys(arguments.part or PARTS))
     if unknown := [part for part in arguments.part if part not in PARTS]:
@@ -114,8 +143,20 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     )
 
 
+def _join(arguments: argparse.Namespace) -> int:
+    """Rows of runs before, as one run's."""
+    results = Results(arguments)
+    files = [json.loads(path.read_text()) for path in arguments.sources]
+    for row in gpu_report.joined(files):
+        results.add(row)
+    return int(results.failed)
+
+
 def main() -> int:
     arguments = parse_arguments()
+    if arguments.sources:
+        return _join(arguments)
+    os.environ |= OFFLINE
     if lines := gpu_packages.provide(arguments.wheels):
         print("\n".join(lines), file=sys.stderr)
         return 2

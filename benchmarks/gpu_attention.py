@@ -1,10 +1,14 @@
-"""Attention alone: decode against the copy bandwidth, prefill against the matmul rate and torch."""
+"""Attention alone: decode against the copy bandwidth, prefill against the matmul rate and torch.
+
+Octavo's is measured as its policy binds it, and once more for each implementation that can be
+pinned. What it computes is compared with torch's attention over the same keys.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from importlib.util import find_spec
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -12,32 +16,61 @@ import numpy as np
 import torch
 
 from gpu_clock import Clock
+from gpu_peers import PEERS
 from gpu_settings import AttentionShape, Row, Settings, decode_shape, prefill_shape
 from octavo.api import AttentionParams, GroupBatch, KVSpec, StepBatch
 
 DECODE = "decode attention"
 PREFILL = "prefill attention"
-CACHE_DTYPES = ("bfloat16", "float8_e4m3fn", "int8")
+ERROR_BOUNDS = {"bfloat16": 0.01, "float8_e4m3fn": 0.08, "int8": 0.03}
+"""Caches that are measured, and how far |result - torch's| / |torch's| may be for each."""
 DECODE_AIM, PREFILL_AIM, PEER_AIM = 0.85, 0.70, 0.90
 CACHES_IN_TURN = 4  # so that no call finds its keys in the device's own caches
 
 
-def run(settings: Settings) -> Iterator[Row]:
-    from octavo.config import EngineConfig
-    from octavo.open_device import open_device
+@dataclass(frozen=True)
+class Served:
+    """A backend, and its op sets by name: ``octavo`` as the policy binds it, and pinned ones."""
 
-    config = EngineConfig(
-        model="none", device=settings.device, backend=settings.backend, quiet=True
-    )
-    backend = open_device(config).backend
+    backend: Any
+    ops: Mapping[str, Any]
+
+    @property
+    def block_size(self) -> int:
+        size: int = self.backend.caps.block_sizes[0]
+        return size
+
+    def plan(self, batch: StepBatch) -> Any:
+        """As a step has it, on the device."""
+        from octavo.testing.placed_plans import placed_plans
+
+        (plan,) = placed_plans(self.backend, batch, self.block_size)
+        return plan
+
+
+def served(settings: Settings) -> Served:
+    """Load the backend. Raises OctavoError if there is no such device."""
+    from octavo.ops.binding import bind_ops
+    from octavo.testing.subject import Subject
+
+    subject = Subject.installed(settings.backend, settings.device)
+    names = [spec.name for spec in subject.plugins.attention if spec.backend == settings.backend]
+    rest = (subject.backend, subject.resolution, subject.policy, subject.plugins)
+    pinned = {name: bind_ops(*rest, attention_backend=name)[0] for name in names}
+    labelled = {f"octavo, {name}": ops for name, ops in pinned.items()}
+    return Served(subject.backend, {"octavo": subject.ops} | labelled)
+
+
+def run(settings: Settings) -> Iterator[Row]:
+    octavo = served(settings)
     clock = Clock(settings.torch_device)
     with torch.inference_mode():
-        for dtype in CACHE_DTYPES:
-            if dtype in backend.caps.kv_dtypes:
-                yield _decode(settings, backend, clock, dtype)
+        for dtype in ERROR_BOUNDS:
+            if dtype in octavo.backend.caps.kv_dtypes:
+                yield from _decode(settings, octavo, clock, dtype)
             else:
                 yield {"table": DECODE, "shape": "", "cache": dtype, "why": "not offered here"}
-        yield from _prefill(settings, backend, clock)
+        yield from _prefill(settings, octavo, clock)
 
 
 def step_batch(shape: AttentionShape, block_size: int, query_len: int, seed: int) -> StepBatch:
@@ -62,44 +95,79 @@ def step_batch(shape: AttentionShape, block_size: int, query_len: int, seed: int
     )
 
 
-def _filled(settings: Settings, backend: Any, shape: AttentionShape, dtype: str) -> Any:
+def _filled(
+    settings: Settings, octavo: Served, shape: AttentionShape, dtype: str
+) -> tuple[Any, torch.Tensor, torch.Tensor]:
     """A cache with random keys and values for the whole context, written as a prefill would."""
     spec = KVSpec("full", shape.num_kv_heads, shape.head_dim, dtype)
-    block_size = backend.caps.block_sizes[0]
-    num_blocks = 1 + shape.num_seqs * -(-shape.context_len // block_size)
-    cache = backend.make_kv(spec, num_blocks, block_size)
-    batch = step_batch(shape, block_size, shape.context_len, seed=0)
-    plan = backend.plan(batch, block_size)[0]
-    size = (len(batch.positions), shape.num_kv_heads, shape.head_dim)
+    num_blocks = 1 + shape.num_seqs * -(-shape.context_len // octavo.block_size)
+    cache = octavo.backend.make_kv(spec, num_blocks, octavo.block_size)
+    plan = octavo.plan(step_batch(shape, octavo.block_size, shape.context_len, seed=0))
+    size = (shape.num_seqs * shape.context_len, shape.num_kv_heads, shape.head_dim)
     k, v = (_random(size, settings) for _ in range(2))
-    return backend.ops.write_kv(cache, k, v, plan), k, v
+    return octavo.ops["octavo"].write_kv(cache, k, v, plan), k, v
 
 
 def _random(size: tuple[int, ...], settings: Settings) -> torch.Tensor:
     return torch.randn(size, device=settings.torch_device, dtype=torch.bfloat16)
 
 
-def _decode(settings: Settings, backend: Any, clock: Clock, dtype: str) -> Row:
+def _params(shape: AttentionShape) -> AttentionParams:
+    return AttentionParams(scale=1 / math.sqrt(shape.head_dim))
+
+
+def _decode(settings: Settings, octavo: Served, clock: Clock, dtype: str) -> Iterator[Row]:
     shape = decode_shape(settings)
-    block_size = backend.caps.block_sizes[0]
-    params = AttentionParams(scale=1 / math.sqrt(shape.head_dim))
-    caches = [_filled(settings, backend, shape, dtype)[0] for _ in range(CACHES_IN_TURN)]
-    plan = backend.plan(step_batch(shape, block_size, 1, seed=0), block_size)[0]
+    cache, k, v = _filled(settings, octavo, shape, dtype)
+    others = [_filled(settings, octavo, shape, dtype)[0] for _ in range(CACHES_IN_TURN - 1)]
+    plan = octavo.plan(step_batch(shape, octavo.block_size, 1, seed=0))
     q = _random((shape.num_seqs, shape.num_heads, shape.head_dim), settings)
+    expected = _dense(q, k, v, shape)
+    calls, errors, rows = {}, {}, {}
+    for name, ops in octavo.ops.items():
+        rows[name] = {"table": DECODE, "shape": shape.label, "cache": dtype, "who": name}
 
-    def all_caches() -> None:
-        for cache in caches:
-            backend.ops.paged_attention(q, cache, plan, params)
+        def all_caches(ops: Any = ops) -> None:
+            for each in (cache, *others):
+                ops.paged_attention(q, each, plan, _params(shape))
 
-    calls = {"octavo": _replayed(all_caches, settings)}
-    seconds = median(clock.alternating(calls, _rounds(settings))["octavo"]) / len(caches)
-    num_bytes = kv_bytes(shape, dtype)
-    row = {"table": DECODE, "shape": shape.label, "cache": dtype, "microseconds": 1e6 * seconds}
-    row["GB/s"] = num_bytes / seconds / 1e9
+        try:
+            found = ops.paged_attention(q, cache, plan, _params(shape))
+            errors[name] = relative_error(found, expected)
+            calls[name] = _replayed(all_caches, settings)
+        except Exception as error:  # noqa: BLE001 - an implementation that fails is a row, no end
+            yield rows[name] | {"why": _said(error), "is_wrong": True}
+    taken = clock.alternating(calls, _rounds(settings))
+    for name, times in taken.items():
+        seconds = median(times) / CACHES_IN_TURN
+        is_wrong = not errors[name] <= ERROR_BOUNDS[dtype]
+        row = rows[name] | {"error": errors[name], "is_wrong": is_wrong}
+        yield row | _bandwidth(settings, shape, dtype, seconds)
+
+
+def _bandwidth(settings: Settings, shape: AttentionShape, dtype: str, seconds: float) -> Row:
+    rate = kv_bytes(shape, dtype) / seconds
+    row: Row = {"microseconds": 1e6 * seconds, "GB/s": rate / 1e9}
     if settings.copy_bytes_per_s:
-        share = num_bytes / seconds / settings.copy_bytes_per_s
+        share = rate / settings.copy_bytes_per_s
         row |= {"of the copy": _percent(share), "aim": _met(share, DECODE_AIM)}
     return row
+
+
+def _dense(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, shape: AttentionShape
+) -> torch.Tensor:
+    """Torch's own attention of one query for each context."""
+    size = (shape.num_seqs, shape.context_len, shape.num_kv_heads, shape.head_dim)
+    k, v = (x.view(size).transpose(1, 2) for x in (k, v))
+    attention = torch.nn.functional.scaled_dot_product_attention
+    return attention(q[:, :, None], k, v, enable_gqa=True)[:, :, 0]
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """``|found - expected| / |expected|`` over all elements; NaN if any is."""
+    difference = (found.float() - expected.float()).norm() / expected.float().norm()
+    return float(difference)
 
 
 def kv_bytes(shape: AttentionShape, dtype: str) -> float:
@@ -122,97 +190,72 @@ def _replayed(call: Callable[[], object], settings: Settings) -> Callable[[], ob
     return graph.replay
 
 
-def _prefill(settings: Settings, backend: Any, clock: Clock) -> Iterator[Row]:
+def _prefill(settings: Settings, octavo: Served, clock: Clock) -> Iterator[Row]:
     shape = prefill_shape(settings)
-    block_size = backend.caps.block_sizes[0]
-    params = AttentionParams(scale=1 / math.sqrt(shape.head_dim))
-    cache, k, v = _filled(settings, backend, shape, "bfloat16")
-    plan = backend.plan(step_batch(shape, block_size, shape.context_len, seed=0), block_size)[0]
+    cache, k, v = _filled(settings, octavo, shape, "bfloat16")
+    plan = octavo.plan(step_batch(shape, octavo.block_size, shape.context_len, seed=0))
     q = _random((shape.context_len, shape.num_heads, shape.head_dim), settings)
-    calls = {"octavo": lambda: backend.ops.paged_attention(q, cache, plan, params)}
-    failed = {}
-    for name, make in PEERS.items():
+    made: dict[str, Callable[[], Callable[[], object]]] = {
+        name: lambda ops=ops: lambda: ops.paged_attention(q, cache, plan, _params(shape))
+        for name, ops in octavo.ops.items()
+    }
+    made |= {name: lambda make=make: make(q, k, v) for name, make in PEERS.items()}
+    calls = {}
+    for name, make in made.items():
         try:
-            call = make(q, k, v)
+            call = make()
             call()
-        except Exception as error:  # noqa: BLE001 - a peer that cannot run here is a line, no end
-            failed[name] = f"{type(error).__name__}: {str(error).splitlines()[:1]}"
+        except Exception as error:  # noqa: BLE001 - what cannot run here is a row, no end
+            row = {"table": PREFILL, "shape": shape.label, "who": name, "why": _said(error)}
+            yield row | {"is_wrong": name in octavo.ops}
         else:
             calls[name] = call
+    errors = {}
+    if "torch SDPA" in calls:
+        expected: Any = calls["torch SDPA"]()
+        dense = expected[0].transpose(0, 1)
+        errors = {
+            name: relative_error(calls[name](), dense) for name in octavo.ops if name in calls
+        }
     taken = clock.alternating(calls, _rounds(settings))
-    yield from prefill_rows(settings, shape, taken)
-    for name, why in failed.items():
-        yield {"table": PREFILL, "shape": shape.label, "who": name, "why": why}
+    yield from prefill_rows(settings, shape, taken, errors)
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')[:200]}"
 
 
 def prefill_rows(
-    settings: Settings, shape: AttentionShape, taken: Mapping[str, list[float]]
+    settings: Settings,
+    shape: AttentionShape,
+    taken: Mapping[str, list[float]],
+    errors: Mapping[str, float],
 ) -> Iterator[Row]:
     """Causal: half of the scores are computed, and counted."""
     pairs = shape.context_len * (shape.context_len + 1) / 2
     flop = 4.0 * shape.num_heads * shape.head_dim * pairs
-    best = min((median(times) for name, times in taken.items() if name != "octavo"), default=None)
+    best = min((median(times) for name, times in taken.items() if name in PEERS), default=None)
     for name, times in taken.items():
         seconds = median(times)
-        row = {"table": PREFILL, "shape": shape.label, "who": name, "milliseconds": 1e3 * seconds}
-        row["TFLOP/s"] = flop / seconds / 1e12
+        row: Row = {"table": PREFILL, "shape": shape.label, "who": name}
+        row |= {"milliseconds": 1e3 * seconds, "TFLOP/s": flop / seconds / 1e12}
+        share = None
         if settings.matmul_flop_per_s:
             share = flop / seconds / settings.matmul_flop_per_s
             row["of the matmul"] = _percent(share)
-            if name == "octavo":
-                row["aim"] = _met(share, PREFILL_AIM)
-        if name == "octavo" and best is not None:
-            row |= {"of the best peer": best / seconds, "aim of it": _met(best / seconds, PEER_AIM)}
+        if name not in PEERS:
+            row |= _held_to(share, None if best is None else best / seconds)
+        if name in errors:
+            is_wrong = not errors[name] <= ERROR_BOUNDS["bfloat16"]
+            row |= {"error": errors[name], "is_wrong": is_wrong}
         yield row
 
 
-def _sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Callable[[], object]:
-    """Torch's own choice among cuDNN, flash and the rest."""
-    each = [x.transpose(0, 1)[None].contiguous() for x in (q, k, v)]
-    attention = torch.nn.functional.scaled_dot_product_attention
-    return lambda: attention(*each, is_causal=True, enable_gqa=True)
-
-
-def _cudnn(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Callable[[], object]:
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    call = _sdpa(q, k, v)
-
-    def pinned() -> object:
-        with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
-            return call()
-
-    return pinned
-
-
-def _flex(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Callable[[], object]:
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-
-    if q.device.type == "cpu":
-        raise RuntimeError("compiled for GPUs only")
-    each = [x.transpose(0, 1)[None].contiguous() for x in (q, k, v)]
-    length = len(q)
-    mask = create_block_mask(
-        lambda _batch, _head, query, key: query >= key, None, None, length, length, device=q.device
-    )
-    compiled = torch.compile(flex_attention, dynamic=False)
-    return lambda: compiled(*each, block_mask=mask, enable_gqa=True)
-
-
-def _flashinfer(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Callable[[], object]:
-    if find_spec("flashinfer") is None:
-        raise RuntimeError("not installed")
-    import flashinfer
-
-    return lambda: flashinfer.single_prefill_with_kv_cache(q, k, v, causal=True)
-
-
-PEERS = {
-    "torch SDPA": _sdpa,
-    "torch SDPA, cuDNN": _cudnn,
-    "FlexAttention": _flex,
-    "FlashInfer": _flashinfer,
-}
+def _held_to(share: float | None, of_best: float | None) -> Row:
+    row: Row = {} if share is None else {"aim": _met(share, PREFILL_AIM)}
+    if of_best is not None:
+        row |= {"of the best peer": of_best, "aim of it": _met(of_best, PEER_AIM)}
+    return row
 
 
 def _rounds(settings: Settings) -> int:

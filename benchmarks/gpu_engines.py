@@ -6,6 +6,7 @@ import sys
 from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import workload
@@ -17,15 +18,18 @@ from worker import Worker, WorkerError
 TEMPERATURE = 0.6  # nano-vLLM's benchmark draws, and refuses greedy
 MAX_NUM_SEQS = 512  # as many as nano-vLLM captures graphs for
 MAX_BATCHED_TOKENS = 16_384
-ALL = ("octavo", "nano_vllm", "transformers_batching")
-CACHE_BYTES = 30 << 30
+LOAD_LIMIT_S = 150.0
+OWN = "octavo"
+ALL = (OWN, "nano_vllm", "transformers_batching")
+CACHE_BYTES, CACHE_SHARE = 40 << 30, 0.28
+"""For each engine, or a share of a smaller device: all are loaded at the same time."""
 
 
 def contenders(settings: Settings, folder: Path, taking_part: Collection[str]) -> list[Contender]:
     """Octavo first; nano-vLLM only where its checkout was named, and never on the CPU."""
     common = {"device": settings.device, "temperature": TEMPERATURE}
     limits = {"max_num_seqs": MAX_NUM_SEQS, "max_num_batched_tokens": MAX_BATCHED_TOKENS}
-    cache_bytes = 64 << 20 if settings.rehearse else CACHE_BYTES
+    cache_bytes = 64 << 20 if settings.rehearse else _cache_bytes(settings)
     octavo = (
         common
         | limits
@@ -49,17 +53,28 @@ def contenders(settings: Settings, folder: Path, taking_part: Collection[str]) -
     ]
 
 
+def _cache_bytes(settings: Settings) -> int:
+    memory = settings.memory_bytes or CACHE_BYTES / CACHE_SHARE
+    return int(min(CACHE_BYTES, CACHE_SHARE * memory))
+
+
 def start_in_turn(stack: ExitStack, each: list[Contender]) -> tuple[list[Worker], list[Row]]:
     """One after the other, for each measures the memory that those before it have left."""
     workers, failed = [], []
     for contender in each:
         worker = Worker(contender.name, contender.options, engine=contender.engine)
         stack.callback(worker.close)
+        timer = Timer(LOAD_LIMIT_S, worker.kill)
+        timer.start()
         try:
             worker.wait_ready()
         except WorkerError as error:
-            failed.append({"table": "engines", "engine": contender.name, "what": str(error)})
+            said = str(error) if timer.is_alive() else f"not loaded after {LOAD_LIMIT_S:.0f} s"
+            row = {"table": "engines", "engine": contender.name, "what": said}
+            failed.append(row | {"is_wrong": contender.name == OWN})
             continue
+        finally:
+            timer.cancel()
         print(f"{worker.name}: loaded in {worker.load_s:.0f} s", file=sys.stderr, flush=True)
         workers.append(worker)
     return workers, failed

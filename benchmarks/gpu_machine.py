@@ -6,10 +6,12 @@ import importlib.metadata
 import platform
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from gpu_clock import Clock
+from gpu_report import REHEARSED
 from gpu_settings import Row, Settings
 
 TABLE = "the device"
@@ -20,7 +22,8 @@ PACKAGES = ("torch", "triton", "transformers", "flashinfer-python", "flash-attn"
 
 def run(settings: Settings) -> Iterator[Row]:
     """Facts first; then the two rates that everything else is held against."""
-    yield {"table": TABLE, "name": "name", "value": _name(settings)}
+    memory = {} if settings.rehearse else {"rate": _facts(settings).total_memory}
+    yield {"table": TABLE, "name": "name", "value": _name(settings)} | memory
     yield {"table": TABLE, "name": "versions", "value": _versions()}
     clock = Clock(settings.torch_device)
     yield _copy(settings, clock)
@@ -29,8 +32,8 @@ def run(settings: Settings) -> Iterator[Row]:
 
 def _name(settings: Settings) -> str:
     if not settings.torch_device.startswith("cuda"):
-        return f"{platform.machine()}, rehearsed on the CPU"
-    facts = torch.cuda.get_device_properties(torch.device(settings.torch_device))
+        return f"{platform.machine()}, {REHEARSED}"
+    facts = _facts(settings)
     arch = (
         getattr(facts, "gcnArchName", None)
         if torch.version.hip
@@ -38,6 +41,10 @@ def _name(settings: Settings) -> str:
     )
     memory = facts.total_memory / (1 << 30)
     return f"{facts.name}, {arch}, {facts.multi_processor_count} processors, {memory:.0f} GiB"
+
+
+def _facts(settings: Settings) -> Any:
+    return torch.cuda.get_device_properties(torch.device(settings.torch_device))
 
 
 def _versions() -> str:

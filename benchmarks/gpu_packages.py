@@ -4,16 +4,20 @@ A GPU machine may have torch and no network. Packages that it lacks come as whee
 
     pip download --no-deps --only-binary :all: --dest build/wheels array-api-compat array-api-extra
 
-Both are plain Python, and Python imports such wheels as they are.
+What has machine code (llguidance, FlashInfer's parts) is downloaded for the GPU machine's Python
+and platform, as pip's manual says. Wheels are unpacked into a temporary folder.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
+import shutil
 import sys
 import tempfile
 import tomllib
+import zipfile
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,8 +28,12 @@ DISTRIBUTIONS = ("core", "backends/cpu", "backends/torch", "backends/cuda", "bac
 
 def provide(wheels: Path) -> list[str]:
     """Put what is missing on this process's path and its children's; lines on what still lacks."""
-    added = [str(path) for path in sorted(wheels.glob("*.whl"))]
-    metadata = Path(tempfile.mkdtemp(prefix="octavo-metadata-"))
+    metadata = Path(tempfile.mkdtemp(prefix="octavo-packages-"))
+    atexit.register(shutil.rmtree, metadata, ignore_errors=True)
+    for path in sorted(wheels.glob("*.whl")):
+        with zipfile.ZipFile(path) as wheel:
+            wheel.extractall(metadata)
+    added = []
     for folder in DISTRIBUTIONS:
         project = tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]
         if find_spec(project["name"].replace("-", "_")) is None:

@@ -11,6 +11,7 @@ from gpu_settings import Settings
 
 MODULES = {
     "machine": "gpu_machine",
+    "commands": "gpu_commands",
     "conform": "gpu_conform",
     "kernels": "gpu_kernels",
     "attention": "gpu_attention",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import report
 from gpu_settings import Row
 
-HIDDEN = ("table", "rate", "is_wrong")  # for programs
+DEVICE = "the device"
+BEGIN, END = "<!-- gpu.py: begin -->", "<!-- gpu.py: end -->"
+REHEARSED = "rehearsed on the CPU"
+HIDDEN = ("table", "rate", "is_wrong", "ended")  # for programs
 REHEARSAL = "**A rehearsal on the CPU in tiny shapes: no figure here says anything of a device.**"
 
 
@@ -15,8 +19,26 @@ def line(row: Row) -> str:
     return f"{row['table']}: " + ", ".join(_text(row[key]) for key in row if key not in HIDDEN)
 
 
-def markdown(rows: Sequence[Row], *, is_rehearsal: bool) -> str:
+def joined(files: Sequence[Sequence[Row]]) -> list[Row]:
+    """All rows, those of the device once: the last run's."""
+    rows = [row for file in files for row in file]
+    facts = {row["name"]: row for row in rows if row["table"] == DEVICE}
+    return [*facts.values(), *(row for row in rows if row["table"] != DEVICE)]
+
+
+def write_into(page: Path, rows: Sequence[Row]) -> None:
+    """The tables between the page's two marks; raises ValueError if it has none."""
+    text = page.read_text(encoding="utf-8") if page.exists() else f"{BEGIN}\n{END}\n"
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{page} has no lines {BEGIN} and {END} to write between.")
+    page.write_text(f"{before}{BEGIN}\n\n{markdown(rows)}\n\n{END}{after}", encoding="utf-8")
+
+
+def markdown(rows: Sequence[Row]) -> str:
     """A table for each name, in the order in which their first rows came."""
+    is_rehearsal = any(REHEARSED in str(row.get("value")) for row in rows)
     parts = [REHEARSAL] if is_rehearsal else []
     for name in dict.fromkeys(row["table"] for row in rows):
         parts.append(f"### {name[0].upper()}{name[1:]}")

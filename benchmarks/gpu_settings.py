@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-PARTS = ("conform", "kernels", "attention", "end-to-end", "large")
+PARTS = ("commands", "kernels", "conform", "attention", "end-to-end", "large")
 
 Row: TypeAlias = dict[str, Any]  # "table" names the table; all else is a column, in this order
 
@@ -24,6 +24,7 @@ class Settings:
     copy_bytes_per_s: float | None = None
     """Measured by the part ``machine``: bytes read plus bytes written."""
     matmul_flop_per_s: float | None = None
+    memory_bytes: float | None = None
 
     @property
     def torch_device(self) -> str:
@@ -38,7 +39,10 @@ class Settings:
         """With the device's own limits, where a row has them."""
         known = {row["name"]: row.get("rate") for row in rows if row["table"] == "the device"}
         return replace(
-            self, copy_bytes_per_s=known.get("copy"), matmul_flop_per_s=known.get("bf16 matmul")
+            self,
+            copy_bytes_per_s=known.get("copy"),
+            matmul_flop_per_s=known.get("bf16 matmul"),
+            memory_bytes=known.get("name"),
         )
 
 

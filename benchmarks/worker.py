@@ -78,6 +78,10 @@ class Worker:
         """Rates of the machine, by the names of its methods (the engines that measure it only)."""
         return self._ask({"measure": rates})
 
+    def kill(self) -> None:
+        """End the process at once; whoever waits for its answer gets a WorkerError."""
+        self._process.kill()
+
     def settle(self) -> None:
         """Until the engine leaves the processor to others; called when its turn is over."""
         time.sleep(self._settle_s)

@@ -1,7 +1,7 @@
 """nano-vLLM from a checkout of its own, unchanged; what it imports and lacks is stood in for.
 
-Its attention goes to torch's flash attention where no flash-attn is installed
-(flash_attn_stand_in.py), its weights are drawn on the device, and there is no tokenizer.
+Without flash-attn, attention goes to torch's own or to Octavo's (flash_attn_stand_in.py says when).
+Weights are drawn on the device, and there is no tokenizer.
 """
 
 from __future__ import annotations
@@ -25,13 +25,20 @@ class NanoVllmEngine:
     def __init__(self, options: EngineOptions) -> None:
         extra = options.extra
         sys.path.insert(0, extra["path"])
-        attention, is_graph_safe = "flash-attn", True
+        serving = None
         if find_spec("flash_attn") is None:
             import flash_attn_stand_in
 
-            attention, is_graph_safe = flash_attn_stand_in.install()
+            serving = flash_attn_stand_in.install()
         import nanovllm
         from nanovllm.engine import llm_engine, model_runner
+        from nanovllm.layers import attention
+
+        if serving is not None and serving.is_octavo:
+            import flash_attn_octavo
+
+            flash_attn_octavo.prepare(attention, model_runner.ModelRunner)
+        is_graph_safe = serving is None or serving.is_graph_safe
 
         model_runner.load_model = _draw_weights
         llm_engine.AutoTokenizer = SimpleNamespace(from_pretrained=_no_tokenizer)
@@ -45,7 +52,8 @@ class NanoVllmEngine:
             gpu_memory_utilization=_share_of_all(extra["cache_bytes"]),
         )
         graphs = "graphs" if is_graph_safe else "no graphs"
-        self.description = f"nano-vLLM, torch {torch.__version__}, attention: {attention}, {graphs}"
+        served_by = "flash-attn" if serving is None else serving.name
+        self.description = f"nano-vLLM, torch {torch.__version__}, {graphs}, attention: {served_by}"
 
     def generate(
         self, prompts: Sequence[Sequence[int]], output_lens: Sequence[int]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 import torch
 import transformers
@@ -39,7 +40,9 @@ class TransformersBatchingEngine:
     def _limits(self, extra: dict[str, int]) -> dict[str, object]:
         """On the CPU nothing says how much memory is free: a small cache is named."""
         if self._device.type == "cpu":
-            return {"num_blocks": 16, "max_batch_tokens": 64, "page_size": 16}
+            names = {field.name for field in fields(transformers.ContinuousBatchingConfig)}
+            block_size = "page_size" if "page_size" in names else "block_size"
+            return {"num_blocks": 16, "max_batch_tokens": 64, block_size: 16}
         return {
             "max_memory_percent": MEMORY_SHARE,
             "max_requests_per_batch": extra["max_num_seqs"],

@@ -21,10 +21,12 @@ def benchmark_module(repo_root, monkeypatch):
 
 
 def test_the_rehearsal_runs_every_part(repo_root, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- gpu.py: begin -->\nold\n<!-- gpu.py: end -->\nafter\n")
     result = subprocess.run(
         [
             sys.executable, str(repo_root / "benchmarks" / "gpu.py"), "--rehearse",
-            "--json", str(tmp_path / "gpu.json"), "--markdown", str(tmp_path / "gpu.md"),
+            "--json", str(tmp_path / "gpu.json"), "--into", str(page),
         ],
         capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
@@ -32,13 +34,25 @@ def test_the_rehearsal_runs_every_part(repo_root, tmp_path):
     rows = json.loads((tmp_path / "gpu.json").read_text())
     tables = {row["table"] for row in rows}
     assert tables >= {
-        "the device", "conformance", "kernels", "decode attention", "prefill attention",
+        "the device", "commands", "conformance", "kernels", "decode attention", "prefill attention",
         "engines", "end to end", "decode steps",
     }  # fmt: skip
     for engine in ("octavo", "transformers_batching"):
         assert any(row.get("engine") == engine and "output tok/s" in row for row in rows)
-    text = (tmp_path / "gpu.md").read_text()
-    assert "A rehearsal" in text.splitlines()[0]
+    assert any(row.get("best other") == "transformers_batching" for row in rows)
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "A rehearsal" in text
+    assert "### End to end" in text
+    assert "old" not in text
+
+
+def test_runs_in_parts_are_joined(benchmark_module):
+    machine = [{"table": "the device", "name": "copy", "rate": rate} for rate in (1, 2)]
+    files = [[machine[0], {"table": "kernels"}], [machine[1], {"table": "end to end"}]]
+    found = benchmark_module("gpu_report").joined(files)
+    assert found == [machine[1], {"table": "kernels"}, {"table": "end to end"}]
 
 
 def test_a_part_that_does_not_fit_is_reported_and_the_run_fails(repo_root):
@@ -112,6 +126,30 @@ def test_the_stand_in_for_flash_attn_attends_as_flash_attn_does(benchmark_module
                 token = int(starts[sequence]) + row
                 weights = torch.softmax(0.3 * keys @ q[token, head], 0)
                 torch.testing.assert_close(found[token, head], weights @ values)
+
+
+def test_nano_vllms_cache_is_read_as_octavos_kernels_have_written_it(benchmark_module, monkeypatch):
+    """Both engines' layouts of the same memory, by the kernels' references; padding harms none."""
+    pytest.importorskip("triton")
+    stand_in = benchmark_module("flash_attn_stand_in")
+    octavo = benchmark_module("flash_attn_octavo")
+    cases = benchmark_module("octavo_torch.kernels.attention_cases")
+    caches = benchmark_module("octavo_torch.cache_codes")
+    monkeypatch.setattr(octavo, "paged_attention", cases.attention_reference)
+    monkeypatch.setattr(octavo, "write_cache", caches.write_tokens)
+    generator = torch.Generator().manual_seed(2)
+    k, v = (torch.randn(18, 2, 8, generator=generator) for _ in range(2))
+    k_by_token, v_by_token = k.view(3, 6, 2, 8), v.view(3, 6, 2, 8)
+    k_by_head, v_by_head = (torch.zeros(4, 6, 2, 8) for _ in range(2))
+    slots = torch.tensor([*range(18), -1, -1], dtype=torch.int32)
+    padded = (torch.cat([x, torch.ones(2, 2, 8)]) for x in (k, v))
+    octavo.store(*padded, k_by_head, v_by_head, slots)
+    q = torch.randn(4, 4, 8, generator=generator)
+    starts = torch.tensor([0, 3, 4], dtype=torch.int32)
+    table = torch.tensor([[2, -1], [1, 0]], dtype=torch.int32)
+    rest = (starts, 3, 12, torch.tensor([5, 11], dtype=torch.int32), table, 0.3)
+    found = octavo.attend(q, k_by_head, v_by_head, *rest)
+    torch.testing.assert_close(found, stand_in.gathered(q, k_by_token, v_by_token, *rest))
 
 
 @pytest.mark.parametrize("query_len", [1, 5])

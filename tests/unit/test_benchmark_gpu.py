@@ -55,6 +55,16 @@ def test_runs_in_parts_are_joined(benchmark_module):
     assert found == [machine[1], {"table": "kernels"}, {"table": "end to end"}]
 
 
+def test_the_page_of_results_has_a_place_for_them(benchmark_module, repo_root, tmp_path):
+    report = benchmark_module("gpu_report")
+    page = tmp_path / "benchmarks.md"
+    page.write_text((repo_root / "docs" / "benchmarks.md").read_text("utf-8"), "utf-8")
+    report.write_into(page, [{"table": "kernels", "kernel": "a|b", "seconds": 1234.5}])
+    assert "| a\\|b | 1,234 |" in page.read_text("utf-8")
+    with pytest.raises(ValueError, match="to write between"):
+        report.write_into(repo_root / "README.md", [])
+
+
 def test_a_part_that_does_not_fit_is_reported_and_the_run_fails(repo_root):
     result = subprocess.run(
         [

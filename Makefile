@@ -23,6 +23,9 @@ LOAD_CLIENTS := guidellm vllm
 CLIENTS := $(filter-out $(LOAD_CLIENTS),$(patsubst requirements/clients/%.txt,%,$(wildcard requirements/clients/*.txt)))
 CLIENT_STAMPS := $(CLIENTS:%=$(CLIENT_VENVS)/%/made.stamp) $(CLIENT_VENVS)/node/modules.stamp
 
+# Intel's extension for PyTorch wants a torch of its own.
+IPEX_VENV := .venv-ipex
+
 # The CPU kernels: compiled where there is a compiler, and then a failure is an error. CMake and Ninja
 # come as wheels where the system has none.
 COMPILER := $(shell command -v $${CXX:-c++} g++ clang++ 2>/dev/null)
@@ -30,7 +33,7 @@ KERNELS := backends/cpu/CMakeLists.txt $(wildcard backends/cpu/kernels/*.* backe
 BUILD_TOOLS := $(if $(COMPILER),$(foreach tool,cmake ninja,$(if $(shell command -v $(tool) 2>/dev/null),,$(tool))))
 BUILD_ENV := $(if $(COMPILER),OCTAVO_CPU_REQUIRE_KERNELS=1,OCTAVO_CPU_NO_KERNELS=1)
 
-.PHONY: help demo serve kernels test test-all test-clients test-browser test-cross browser-deps lint format matrix bench bench-clients clean clean-env
+.PHONY: help demo serve kernels test test-all test-clients test-browser test-cross test-ipex browser-deps lint format matrix bench bench-clients clean clean-env
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +66,9 @@ test-browser: $(VENV)/test.stamp $(VENV)/cpu.stamp browser-deps ## Try the page 
 
 test-cross: ## Check the CPU kernels for Arm and POWER under an emulator, as far as there is one
 	$(PYTHON) scripts/cross_check.py $(ARGS)
+
+test-ipex: $(IPEX_VENV)/made.stamp ## Hold Intel's extension for PyTorch to the conformance suite
+	$(IPEX_VENV)/bin/python -W ignore -m octavo conform torch --attention-backend ipex $(ARGS)
 
 browser-deps: $(VENV)/browser.stamp ## Install what drives Chromium, and look for Chromium itself
 	@command -v "$${OCTAVO_CHROMIUM:-chromium}" >/dev/null || { \
@@ -101,7 +107,7 @@ clean: ## Remove caches and built files
 	find core backends examples tests benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-env: ## Remove .venv and the clients' environments
-	rm -rf $(VENV) $(CLIENT_VENVS) tests/clients/node/node_modules
+	rm -rf $(VENV) $(CLIENT_VENVS) $(IPEX_VENV) tests/clients/node/node_modules
 
 # A stamp is newer than all that decides what its step installs, or the step runs again.
 
@@ -162,4 +168,15 @@ $(CLIENT_VENVS)/node/modules.stamp: $(CLIENT_VENVS)/node/made.stamp tests/client
 	@echo "Installing the clients in tests/clients/node ..."
 	@cd tests/clients/node && PATH="$(CURDIR)/$(CLIENT_VENVS)/node/bin:$$PATH" \
 		npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(IPEX_VENV)/made.stamp: requirements/ipex.txt constraints.txt scripts/stand_in_cuda.py \
+		core/pyproject.toml backends/torch/pyproject.toml
+	@echo "Installing torch 2.8 and Intel's extension into $(IPEX_VENV) (1 GB to download) ..."
+	@rm -rf $(IPEX_VENV) && $(PYTHON) -m venv $(IPEX_VENV)
+	@$(IPEX_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/ipex.txt
+	@$(IPEX_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e core \
+		filelock fsspec networkx packaging psutil setuptools sympy typing_extensions
+	@$(IPEX_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps -e backends/torch
+	@$(PYTHON) scripts/stand_in_cuda.py "$$($(IPEX_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 	@touch $@

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +10,7 @@ import array_api_compat.numpy as xp
 import pytest
 
 from octavo.devices import Resolution
-from octavo.errors import UsageError
+from octavo.errors import BackendError, UsageError
 from octavo.ops.binding import bind_ops
 from octavo.ops.names import OP_NAMES
 from octavo.ops.portable import PortableOps
@@ -148,6 +148,17 @@ def test_the_first_that_is_installed_and_supports_the_model_wins():
     assert "not absent: not installed" in reason
     assert "not picky: does not support the model: head size of M" in reason
     assert "not crashing: raised ZeroDivisionError" in reason
+
+
+def test_what_a_loader_lacks_is_said_in_its_own_words():
+    def load(backend):
+        raise BackendError("flash is not installed (pip install flash).")
+
+    lacking = replace(attention(), load=load)
+    _, bindings = bind(None, {"paged_attention": ("flash",)}, [lacking])
+
+    reason = bindings["paged_attention"].reason
+    assert reason.endswith("not flash: flash is not installed (pip install flash)")
 
 
 def test_with_nothing_usable_the_backends_own_stands_and_says_why():

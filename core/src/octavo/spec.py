@@ -62,7 +62,10 @@ class BackendSpec:
 
 @dataclass(frozen=True)
 class AttentionSpec:
-    """Another implementation of some ops (attention, cache) for a named backend."""
+    """Another implementation of some ops (attention, cache) for a named backend.
+
+    Where ``load`` lacks something, it raises an OctavoError that says what and what to do.
+    """
 
     name: str
     backend: str

@@ -7,12 +7,26 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from octavo.api import API_VERSION, BackendSpec, DeviceInfo, ModelSpec, Probe, hookimpl, host_memory
+from octavo.api import (
+    API_VERSION,
+    AttentionSpec,
+    BackendError,
+    BackendSpec,
+    DeviceInfo,
+    ModelSpec,
+    Probe,
+    hookimpl,
+    host_memory,
+)
 
 if TYPE_CHECKING:
     from octavo.api import Backend
 
-__all__ = ["octavo_register_backends", "octavo_register_models"]
+__all__ = [
+    "octavo_register_attention",
+    "octavo_register_backends",
+    "octavo_register_models",
+]
 
 
 def _probe() -> Probe:
@@ -66,3 +80,29 @@ def octavo_register_models(register: Callable[[ModelSpec], None]) -> None:
                 implementation="transformers",
             )
         )
+
+
+def _load_ipex(backend: Backend) -> Mapping[str, Callable[..., Any]]:
+    if find_spec("intel_extension_for_pytorch") is None:
+        raise BackendError(
+            "intel-extension-for-pytorch is not installed (pip install "
+            "intel-extension-for-pytorch==2.8.0, beside torch 2.8)"
+        )
+    from octavo_torch.ipex_ops import load_ipex_ops
+
+    return load_ipex_ops(backend)
+
+
+@hookimpl
+def octavo_register_attention(register: Callable[[AttentionSpec], None]) -> None:
+    """Offer the attention of libraries that may be installed."""
+    register(
+        AttentionSpec(
+            name="ipex",
+            backend="torch",
+            ops=("write_kv", "paged_attention", "rope_attend", "rms_norm"),
+            load=_load_ipex,
+            supports=lambda _model: None,
+            api_version=API_VERSION,
+        )
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from octavo.contract import check_signature
-from octavo.errors import BackendError, UsageError
+from octavo.errors import BackendError, OctavoError, UsageError
 from octavo.isolation import describe
 from octavo.ops.names import OP_NAMES
 from octavo.ops.protocol import Ops
@@ -106,6 +106,8 @@ class Selector:
             if refusal is not None:
                 return f"does not support the model: {refusal}"
             functions = dict(spec.load(self.backend))
+        except OctavoError as error:
+            return str(error).rstrip(".")
         except Exception as error:  # noqa: BLE001 - becomes the reason
             return f"raised {describe(error)}"
         try:

@@ -38,7 +38,7 @@ MODEL_IMPORTS = (
     "octavo.errors",
     "octavo.spec",
 )
-MODEL_IMPORTS += ("octavo.suggest", "octavo.step_trees")
+MODEL_IMPORTS += ("octavo.splits", "octavo.suggest", "octavo.step_trees")
 
 
 @dataclass(frozen=True)

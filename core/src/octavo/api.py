@@ -30,7 +30,7 @@ from octavo.spec import (
 )
 
 if TYPE_CHECKING:
-    from octavo.backend import Backend, BulkTransfers, Capabilities, MemoryInfo
+    from octavo.backend import Backend, BulkTransfers, Capabilities, MemoryInfo, WeightShards
     from octavo.batch import GroupBatch, StepBatch
     from octavo.host_memory import host_memory
     from octavo.kv import KVGroup, KVSpec
@@ -119,6 +119,7 @@ __all__ = [
     "ToolDefinition",
     "ToolGrammar",
     "UsageError",
+    "WeightShards",
     "adjusted_logits",
     "each_step_tree",
     "hookimpl",
@@ -133,7 +134,7 @@ __all__ = [
 ]
 
 _LAZY_NAMES = {
-    "octavo.backend": ("Backend", "BulkTransfers", "Capabilities", "MemoryInfo"),
+    "octavo.backend": ("Backend", "BulkTransfers", "Capabilities", "MemoryInfo", "WeightShards"),
     "octavo.batch": ("GroupBatch", "StepBatch"),
     "octavo.host_memory": ("host_memory",),
     "octavo.kv": ("KVGroup", "KVSpec"),

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from octavo.kv import KVSpec
     from octavo.loading.tensors import QuantizedTensor
     from octavo.ops.protocol import Array, Cache, LinearWeight, Ops
+    from octavo.splits import SplitAxis
 
-__all__ = ["Backend", "BulkTransfers", "Capabilities", "MemoryInfo"]
+__all__ = ["Backend", "BulkTransfers", "Capabilities", "MemoryInfo", "WeightShards"]
 
 
 @dataclass(frozen=True)
@@ -174,5 +175,37 @@ class BulkTransfers(Protocol):
 
         The function that is returned waits for just these and has them as ``get`` would; nothing
         that is queued later changes them.
+        """
+        ...
+
+
+class WeightShards(Protocol):
+    """What a backend offers besides where its ``BackendSpec.tensor_parallel`` is set.
+
+    ``load`` then gets the option ``tensor_parallel_size``, a number of devices from the index on.
+    Each runs the same step over its part: the model has the heads of one device, ``make_kv`` is
+    told the KV heads that one device keeps, ``memory`` is that of the device with the least, and
+    what ``put`` and ``put_linear`` are given is on every device. A process that drives one device
+    of a group keeps its own division of what it is handed here.
+    """
+
+    def put_vector_shards(self, vector: NDArray[Any], dtype: str | None = None) -> Array:
+        """The weight of an ``rms_norm`` over features that are divided: equal divisions in order.
+
+        That op then takes the mean over the features of all devices.
+        """
+        ...
+
+    def put_linear_shards(
+        self,
+        weight: NDArray[Any] | QuantizedTensor,
+        bias: NDArray[Any] | None,
+        dtype: str,
+        axis: SplitAxis,
+    ) -> LinearWeight:
+        """``put_linear`` of equal divisions in order, one to a device.
+
+        ``out``: rows of the weight and entries of the bias. ``in``: columns; ``ops.linear`` sums
+        the products over the devices and then adds the bias, once.
         """
         ...

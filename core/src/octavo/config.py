@@ -44,6 +44,7 @@ class EngineConfig:
     plugins_file: str | None = None
     threads: int | None = None  # option `threads` of the backend; None asks the backend
     options: Mapping[str, Any] | None = None  # handed to the backend, over plugins.toml's
+    tensor_parallel_size: int = 1  # devices that share the model, each with some of its heads
 
     dtype: str = "auto"
     quantization: Quantization | None = None  # quantise the weights at load; None: as they are
@@ -108,9 +109,11 @@ class EngineConfig:
 
     @property
     def backend_options(self) -> Mapping[str, Any]:
-        """``options`` with ``threads``, which wins; they go over [options.NAME] of plugins.toml."""
-        threads = {} if self.threads is None else {"threads": self.threads}
-        return {**(self.options or {}), **threads}
+        """``options`` with those that have a name here, which win; they go over plugins.toml's."""
+        own: dict[str, Any] = {} if self.threads is None else {"threads": self.threads}
+        if self.tensor_parallel_size > 1:
+            own["tensor_parallel_size"] = self.tensor_parallel_size
+        return {**(self.options or {}), **own}
 
     @property
     def swap_space_bytes(self) -> int:
@@ -128,6 +131,7 @@ _CHOICES: Mapping[str, tuple[str | None, ...]] = {
 }
 _WHOLE_NUMBERS = {
     "threads": 1,
+    "tensor_parallel_size": 1,
     "block_size": 1,
     "max_model_len": 1,
     "kv_cache_memory_bytes": 1,

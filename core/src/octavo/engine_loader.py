@@ -96,24 +96,26 @@ def load_engine(config: EngineConfig, device: OpenDevice) -> LoadedEngine:
 
 
 def _load_engine(config: EngineConfig, device: OpenDevice) -> LoadedEngine:
+    from octavo.models.sharding import shard_model
     from octavo.ops.binding import bind_ops
 
     resolution, backend = device.resolution, device.backend
     cold = naming_faults(backend, resolution.spec.name)
     checkpoint = configured_checkpoint(config)
     model = configured_model(config, checkpoint, device.plugins, resolution.spec.name)
+    shard = shard_model(model, config.tensor_parallel_size)
     dtype = choose_dtype("dtype", config.dtype, backend.caps.dtypes)
     ops, bindings = bind_ops(
         backend,
         resolution,
         device.policy,
         device.plugins,
-        model=model,
+        model=shard,
         attention_backend=config.attention_backend,
     )
     load_weights = functools.partial(_load_weights, config, checkpoint, model, cold, dtype)
     weights = load_weights()
-    plan = plan_for(config, model, cold)
+    plan = plan_for(config, shard, cold)
     tokenizer = _load_tokenizer(config, checkpoint)
     vocabulary = Vocabulary(
         model.vocab_size, tokenizer, eos_token_ids(checkpoint.generation_config, tokenizer)
@@ -122,7 +124,7 @@ def _load_engine(config: EngineConfig, device: OpenDevice) -> LoadedEngine:
         config,
         backend,
         ops,
-        model,
+        shard,
         weights,
         plan,
         vocabulary,
@@ -234,6 +236,7 @@ def _load_weights(
             packing=packing,
             importance=importance,
             on_bytes=on_bytes,
+            num_shards=config.tensor_parallel_size,
         )
         weights = model.load(loader)
     unused = loader.unused()

@@ -10,6 +10,7 @@ from octavo.cache_plan import CachePlan
 from octavo.cache_sizing import plan_for
 from octavo.configured_checkpoint import configured_checkpoint
 from octavo.configured_model import configured_model
+from octavo.device_group import check_device_group
 from octavo.dtype_choice import choose_dtype
 from octavo.errors import CapacityError
 from octavo.member_faults import close_backend, naming_faults
@@ -28,7 +29,7 @@ _TYPICAL_TOKENS = 500  # a chat request: 161 in, 338 out on average (ShareGPT)
 
 @dataclass(frozen=True)
 class FitReport:
-    """What one model needs and gets on one device."""
+    """What one model needs and gets on one device, or on each of those that share it."""
 
     model: str
     device: str
@@ -87,6 +88,7 @@ def fit_reports(config: EngineConfig) -> list[FitReport]:
     checkpoint = configured_checkpoint(config)
     reports = []
     for resolution in _resolutions(config, policy, plugins):
+        check_device_group(config, resolution, policy, plugins)
         model = configured_model(config, checkpoint, plugins, resolution.spec.name)
         backend = load_backend(resolution, policy, config.backend_options)
         try:
@@ -109,6 +111,9 @@ def _resolutions(config: EngineConfig, policy: Any, plugins: Any) -> list[Resolu
     for spec, device in search.automatic_devices():
         # The first that serves a device is the one that auto would take for it.
         found.setdefault((device.kind, device.index), Resolution(spec, device, "present"))
+    able = [each for each in found.values() if each.spec.tensor_parallel]
+    if config.tensor_parallel_size > 1 and able:
+        return able
     return list(found.values()) or [resolve("auto", config.backend, policy, plugins)]
 
 
@@ -121,11 +126,14 @@ def _report(
 ) -> FitReport:
     from octavo.loading.packing import packing_for
     from octavo.loading.weight_bytes import weight_bytes
+    from octavo.models.sharding import shard_model
 
     backend = naming_faults(backend, resolution.spec.name)
     dtype = choose_dtype("dtype", config.dtype, backend.caps.dtypes)
     packing = packing_for(config.quantization, backend.caps.quantization, checkpoint.tensors)
-    needed_bytes = weight_bytes(model, checkpoint.tensors, packing, dtype)
+    num_shards = config.tensor_parallel_size
+    shard = shard_model(model, num_shards)
+    needed_bytes = weight_bytes(model, checkpoint.tensors, packing, dtype, num_shards)
     free_bytes = backend.memory().free_bytes
     common: dict[str, Any] = {
         "model": checkpoint.name,
@@ -140,7 +148,7 @@ def _report(
         why = f"the weights need {_size(needed_bytes)} of {_size(free_bytes)} free"
         return FitReport(**common, fits=False, why_not=why)
     try:
-        plan = plan_for(config, model, backend, reserved_bytes=needed_bytes)
+        plan = plan_for(config, shard, backend, reserved_bytes=needed_bytes)
     except CapacityError as error:
         return FitReport(**common, fits=False, why_not=str(error))
     return FitReport(**common, fits=True, **_cache_figures(plan))

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from octavo.device_group import check_device_group
 from octavo.devices import Resolution, load_backend, resolve
 from octavo.plugins import Plugins, load_plugins
 from octavo.policy import Policy, load_policy
@@ -32,6 +33,7 @@ def open_device(config: EngineConfig) -> OpenDevice:
     policy = load_policy(config.plugins_file)
     plugins = load_plugins(policy)
     resolution = resolve(config.device, config.backend, policy, plugins)
+    check_device_group(config, resolution, policy, plugins)
     tell(config, resolution.reason)
     backend = load_backend(resolution, policy, config.backend_options)
     return OpenDevice(policy, plugins, resolution, backend)

@@ -58,6 +58,9 @@ class BackendSpec:
     automatic: bool = True
     """False for what is no hardware, such as a device for tests: it serves who names it, and
     plugins.toml may name it; ``auto`` and the listings pass it over without a word."""
+    tensor_parallel: bool = False
+    """``load`` takes the option ``tensor_parallel_size``, and what it returns has the members of
+    ``octavo.api.WeightShards``: several devices can share one model."""
 
 
 @dataclass(frozen=True)

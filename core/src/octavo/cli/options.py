@@ -48,6 +48,13 @@ ENGINE_OPTIONS = (
     _engine("attention_backend", str, "Pin an attention implementation that a plugin registered."),
     _engine("plugins_file", str, "Read this plugins.toml instead of the one found first."),
     _engine("threads", int, "Processor threads of a backend that has the option. [its choice]"),
+    _engine(
+        "tensor_parallel_size",
+        int,
+        "Devices that share the model, from --device on. [1]",
+        "--tensor-parallel-size",
+        "-tp",
+    ),
     _engine("dtype", str, "Compute dtype: float32, bfloat16, float16; auto asks the backend."),
     _engine("quantization", str, "Quantise the weights at load: int8 or int4."),
     _engine("kv_cache_dtype", str, "Dtype of cached keys and values; auto: the compute dtype."),

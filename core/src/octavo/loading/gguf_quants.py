@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from octavo.loading.gguf_kquants import unpack_q4_k, unpack_q5_k, unpack_q6_k
 
-__all__ = ["QUANT_TYPES", "QuantType"]
+__all__ = ["QUANT_TYPES", "QuantType", "group_size"]
 
 Blocks: TypeAlias = NDArray[np.uint8]
 Weights: TypeAlias = NDArray[np.float32]
@@ -117,3 +117,9 @@ QUANT_TYPES = {
     14: QuantType("Q6_K", "gguf:Q6_K", 256, 210, unpack_q6_k),
 }
 """The supported formats by ggml's type number."""
+
+
+def group_size(scheme: str) -> int:
+    """Weights in a row that are packed together; 1 for what is not packed."""
+    sizes = (kind.block_size for kind in QUANT_TYPES.values() if kind.dtype == scheme)
+    return next(sizes, 1)

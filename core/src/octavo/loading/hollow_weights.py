@@ -13,6 +13,7 @@ from octavo.loading.weights import CheckpointWeightLoader
 
 if TYPE_CHECKING:
     from octavo.ops.protocol import Array
+    from octavo.splits import Split
 
 __all__ = ["HollowWeightLoader"]
 
@@ -23,9 +24,16 @@ class HollowWeightLoader(CheckpointWeightLoader):
     A model of any size is loaded at once (``Capabilities.reads_weights`` is False).
     """
 
-    def vector(self, name: str, size: int, *, offset: float = 0.0) -> Array:  # noqa: ARG002
+    def vector(
+        self,
+        name: str,
+        size: int,
+        *,
+        offset: float = 0.0,  # noqa: ARG002
+        split: Split | None = None,
+    ) -> Array:
         """A 1-D weight of the right size."""
-        return super().vector(name, size)
+        return super().vector(name, size, split=split)
 
     def _read(
         self, name: str, shape: tuple[int, ...], dtype: str, out: NDArray[Any] | None = None

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from octavo.kv import KVSpec
     from octavo.loading.tensors import TensorSource
     from octavo.models.base import Model
+    from octavo.splits import Split
 
 __all__ = ["measure_importance", "random_tokens"]
 
@@ -130,8 +131,15 @@ class _Reader:
         """Whether the checkpoint holds the tensor."""
         return self._tensors.has(name)
 
-    def vector(self, name: str, size: int, *, offset: float = 0.0) -> Floats:
-        """A 1-D weight."""
+    def vector(
+        self,
+        name: str,
+        size: int,
+        *,
+        offset: float = 0.0,
+        split: Split | None = None,  # noqa: ARG002
+    ) -> Floats:
+        """A 1-D weight, whole as all others: there is one host."""
         weight: Floats = self._tensors.read(name, (size,), "float32") + np.float32(offset)
         return weight
 
@@ -150,6 +158,7 @@ class _Reader:
         out_features: Sequence[int],
         bias: bool = False,
         transposed: bool = False,
+        split: Split | None = None,  # noqa: ARG002
     ) -> Any:
         """Weights stacked along the output axis."""
         shapes = [(size, in_features) for size in out_features]
@@ -167,7 +176,12 @@ class _Reader:
         )
 
     def linears(
-        self, *names: str, in_features: int, out_features: Sequence[int], bias: bool = False
+        self,
+        *names: str,
+        in_features: int,
+        out_features: Sequence[int],
+        bias: bool = False,
+        split: Split | None = None,  # noqa: ARG002
     ) -> tuple[Any, ...]:
         """All of them stacked."""
         return (self.linear(*names, in_features=in_features, out_features=out_features, bias=bias),)

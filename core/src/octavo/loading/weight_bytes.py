@@ -14,6 +14,7 @@ from octavo.loading.tensors import ShapelessSource, TensorSource
 
 if TYPE_CHECKING:
     from octavo.models.base import Model
+    from octavo.splits import Split
 
 __all__ = ["weight_bytes"]
 
@@ -21,10 +22,17 @@ _TYPES = {quant.dtype: quant for quant in QUANT_TYPES.values()}
 
 
 def weight_bytes(
-    model: Model, source: TensorSource | ShapelessSource, packing: Packing, dtype: str
+    model: Model,
+    source: TensorSource | ShapelessSource,
+    packing: Packing,
+    dtype: str,
+    num_shards: int = 1,
 ) -> int:
-    """Bytes of a model's weights: packed ones as they are packed, the others in ``dtype``."""
-    counter = _Counter(source, packing, dtype)
+    """Bytes of a model's weights: packed ones as they are packed, the others in ``dtype``.
+
+    Where several devices share them, of those that one has.
+    """
+    counter = _Counter(source, packing, dtype, num_shards)
     model.load(counter)
     return counter.num_bytes
 
@@ -33,12 +41,17 @@ class _Counter:
     """A WeightLoader that adds up sizes, and loads nothing."""
 
     def __init__(
-        self, source: TensorSource | ShapelessSource, packing: Packing, dtype: str
+        self,
+        source: TensorSource | ShapelessSource,
+        packing: Packing,
+        dtype: str,
+        num_shards: int,
     ) -> None:
         self._tensors = (
             ShapedTensors(source) if isinstance(source, ShapelessSource) else NamedTensors(source)
         )
         self._packing, self._item_bytes = packing, numpy_dtype(dtype).itemsize
+        self._num_shards = num_shards
         self.num_bytes = 0
 
     def has(self, name: str) -> bool:
@@ -50,9 +63,16 @@ class _Counter:
         for shape in shapes.values():
             self._add(shape, None)
 
-    def vector(self, name: str, size: int, *, offset: float = 0.0) -> Any:  # noqa: ARG002
+    def vector(
+        self,
+        name: str,  # noqa: ARG002
+        size: int,
+        *,
+        offset: float = 0.0,  # noqa: ARG002
+        split: Split | None = None,
+    ) -> Any:
         """A vector, never packed."""
-        self._add((size,), None)
+        self._add((self._share(size, split),), None)
 
     def embedding(self, name: str, shape: tuple[int, int]) -> Any:
         """A table, never packed; what ``tied_linear`` needs to know of it is handed back."""
@@ -73,9 +93,12 @@ class _Counter:
         out_features: Sequence[int],
         bias: bool = False,
         transposed: bool = False,
+        split: Split | None = None,
     ) -> Any:
         """Stacked weights."""
-        shape = (sum(out_features), in_features)
+        divides_rows = split is not None and split.axis == "out"
+        num_rows = self._share(sum(out_features), split if divides_rows else None)
+        shape = (num_rows, self._share(in_features, None if divides_rows else split))
         shapes = [(size, in_features) for size in out_features]
         weights = [] if transposed else [f"{name}.weight" for name in names]
         self._add(shape, self._scheme(weights, shapes, fine=is_fine(names)))
@@ -83,7 +106,12 @@ class _Counter:
             self._add(shape[:1], None)
 
     def linears(
-        self, *names: str, in_features: int, out_features: Sequence[int], bias: bool = False
+        self,
+        *names: str,
+        in_features: int,
+        out_features: Sequence[int],
+        bias: bool = False,
+        split: Split | None = None,
     ) -> Any:
         """Stacked weights, or each by itself."""
         stored = [
@@ -92,7 +120,13 @@ class _Counter:
         ]
         for group in self._packing.groups(names, stored, in_features):
             sizes = out_features[group]
-            self.linear(*names[group], in_features=in_features, out_features=sizes, bias=bias)
+            own = split and split.within(sum(out_features[: group.start or 0]), sum(sizes))
+            self.linear(
+                *names[group], in_features=in_features, out_features=sizes, bias=bias, split=own
+            )
+
+    def _share(self, size: int, split: Split | None) -> int:
+        return size if split is None else split.shard_size(self._num_shards)
 
     def _scheme(
         self, names: Sequence[str], shapes: Sequence[tuple[int, int]], *, fine: bool

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from octavo.loading.dtypes import numpy_dtype
 from octavo.loading.named_tensors import NamedTensors, ShapedTensors
 from octavo.loading.packing import Packing, is_fine
+from octavo.loading.placement import Placement
 from octavo.loading.tensors import QuantizedTensor, ShapelessSource, TensorSource
 
 if TYPE_CHECKING:
     from octavo.backend import Backend
     from octavo.ops.protocol import Array, LinearWeight
+    from octavo.splits import Split
 
 __all__ = ["CheckpointWeightLoader"]
 
@@ -38,12 +40,14 @@ class CheckpointWeightLoader:
         packing: Packing | None = None,
         importance: Mapping[str, NDArray[np.float32]] | None = None,
         on_bytes: Callable[[int], None] | None = None,
+        num_shards: int = 1,
     ) -> None:
         """``dtype`` is the compute dtype, and ``on_bytes`` hears of each weight's bytes in it.
 
         Over a whole model they sum up to ``num_parameters`` times the dtype's size. ``packing``
         says which weights are packed; without it, those that the backend takes as they are.
-        ``importance`` is that of ``measure_importance``.
+        ``importance`` is that of ``measure_importance``. Where ``num_shards`` devices share the
+        model, the backend has the members of ``WeightShards``.
         """
         self._tensors = (
             ShapedTensors(source) if isinstance(source, ShapelessSource) else NamedTensors(source)
@@ -53,6 +57,7 @@ class CheckpointWeightLoader:
         self._packing = packing or Packing(backend.caps.quantization)
         self._importance = importance or {}
         self._on_bytes = on_bytes
+        self._placement = Placement(backend, num_shards)
         self._is_tied = False
         self.unpacked: Counter[str] = Counter()
         """Scheme → matrices that the checkpoint packs in it, and that had to be unpacked."""
@@ -87,13 +92,16 @@ class CheckpointWeightLoader:
         """An array on the device, as it is."""
         return self._backend.put(array)
 
-    def vector(self, name: str, size: int, *, offset: float = 0.0) -> Array:
+    def vector(
+        self, name: str, size: int, *, offset: float = 0.0, split: Split | None = None
+    ) -> Array:
         """A 1-D weight; ``offset`` is added in float32, before rounding to the compute dtype."""
         self._count((size,))
-        if offset == 0.0:
-            return self._backend.put(self._read(name, (size,), self._dtype))
-        shifted = self._read(name, (size,), "float32") + np.float32(offset)
-        return self._backend.put(shifted, self._dtype)
+        dtype = self._dtype if offset == 0.0 else "float32"
+        vector = self._read(name, (size,), dtype)
+        if offset != 0.0:
+            vector = vector + np.float32(offset)
+        return self._placement.vector(vector, None if dtype == self._dtype else self._dtype, split)
 
     def embedding(self, name: str, shape: tuple[int, int]) -> Array:
         """A 2-D table in the compute dtype."""
@@ -123,15 +131,19 @@ class CheckpointWeightLoader:
         out_features: Sequence[int],
         bias: bool = False,
         transposed: bool = False,
+        split: Split | None = None,
     ) -> LinearWeight:
         """Weights stacked along the output axis, packed where the backend takes the packing."""
         weight_names = [f"{name}.weight" for name in names]
         shapes = [(size, in_features) for size in out_features]
         weight: NDArray[Any] | QuantizedTensor | None
         weight = None if transposed else self._packed(weight_names, shapes)
-        if weight is None:
+        if weight is None or not self._placement.keeps_packing(weight, split):
             fine = is_fine(names)
             weight = self._floats(weight_names, shapes, fine=fine, transposed=transposed)
+            if not self._placement.keeps_packing(weight, split):
+                read = self._transposed if transposed else self._stacked
+                weight = read(weight_names, shapes, self._dtype)
             stored = [shape[::-1] for shape in shapes] if transposed else shapes
             self._note_unpacked(weight_names, stored)
         bias_row = None
@@ -139,10 +151,15 @@ class CheckpointWeightLoader:
             sizes = [(size,) for size in out_features]
             bias_row = self._stacked([f"{name}.bias" for name in names], sizes, self._dtype)
         self._count((sum(out_features), in_features + bias))
-        return self._put_linear(weight, bias_row, weight_names)
+        return self._put_linear(weight, bias_row, weight_names, split)
 
     def linears(
-        self, *names: str, in_features: int, out_features: Sequence[int], bias: bool = False
+        self,
+        *names: str,
+        in_features: int,
+        out_features: Sequence[int],
+        bias: bool = False,
+        split: Split | None = None,
     ) -> tuple[LinearWeight, ...]:
         """One weight of all names where they are packed alike, else one of each."""
         stored = [
@@ -151,7 +168,12 @@ class CheckpointWeightLoader:
         ]
         return tuple(
             self.linear(
-                *names[group], in_features=in_features, out_features=out_features[group], bias=bias
+                *names[group],
+                in_features=in_features,
+                out_features=out_features[group],
+                bias=bias,
+                split=split
+                and split.within(sum(out_features[: group.start or 0]), sum(out_features[group])),
             )
             for group in self._packing.groups(names, stored, in_features)
         )
@@ -161,12 +183,13 @@ class CheckpointWeightLoader:
         weight: NDArray[Any] | QuantizedTensor | Array,
         bias: NDArray[Any] | None,
         names: Sequence[str],
+        split: Split | None = None,
     ) -> LinearWeight:
         """A linear layer on the device; the file's pages that it was made of leave memory.
 
         Should the backend have kept views of them, they come back when it reads them.
         """
-        linear = self._backend.put_linear(weight, bias, self._dtype)
+        linear = self._placement.linear(weight, bias, self._dtype, split)
         for name in names:
             self._tensors.release(name)
         return linear

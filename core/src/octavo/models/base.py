@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from octavo.kv import KVSpec
     from octavo.ops.protocol import Array, Cache, LinearWeight, Ops
+    from octavo.splits import Split
 
 __all__ = ["Model", "StepInput", "WeightLoader", "Weights"]
 
@@ -48,14 +49,21 @@ class WeightLoader(Protocol):
     """Reads named tensors of a checkpoint and puts them on the device; tensors keep HF names.
 
     Every method checks the shape it is told to expect and raises ModelLoadError naming the tensor.
+    Sizes are those of the whole model. ``split`` says how a weight divides where several devices
+    share the model (``octavo.splits``); without it each of them has all of it.
     """
 
     def has(self, name: str) -> bool:
         """Whether the checkpoint holds the tensor."""
         ...
 
-    def vector(self, name: str, size: int, *, offset: float = 0.0) -> Array:
-        """A 1-D weight in the compute dtype, plus ``offset`` (Gemma stores norms minus 1)."""
+    def vector(
+        self, name: str, size: int, *, offset: float = 0.0, split: Split | None = None
+    ) -> Array:
+        """A 1-D weight in the compute dtype, plus ``offset`` (Gemma stores norms minus 1).
+
+        With ``split`` it is the weight of an ``rms_norm`` over features that are divided.
+        """
         ...
 
     def embedding(self, name: str, shape: tuple[int, int]) -> Array:
@@ -69,15 +77,22 @@ class WeightLoader(Protocol):
         out_features: Sequence[int],
         bias: bool = False,
         transposed: bool = False,
+        split: Split | None = None,
     ) -> LinearWeight:
         """Each ``NAME.weight``, stacked along the output axis, with ``NAME.bias`` if asked.
 
         ``out_features`` has one entry per name. ``transposed`` reads [in, out] storage (GPT-2).
+        ``split`` is of the stacked weight.
         """
         ...
 
     def linears(
-        self, *names: str, in_features: int, out_features: Sequence[int], bias: bool = False
+        self,
+        *names: str,
+        in_features: int,
+        out_features: Sequence[int],
+        bias: bool = False,
+        split: Split | None = None,
     ) -> tuple[LinearWeight, ...]:
         """``linear`` of all names, or of each: what is packed in unlike formats cannot be stacked.
 

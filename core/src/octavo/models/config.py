@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from octavo.errors import ModelLoadError
+from octavo.errors import ModelLoadError, UsageError
+from octavo.splits import Part, Split
 
 if TYPE_CHECKING:
     from octavo.models.base import HFConfig
@@ -172,6 +173,66 @@ class DecoderConfig:
     def kv_features(self) -> int:
         """Features of all key heads, or of all value heads."""
         return self.num_kv_heads * self.head_dim
+
+    @property
+    def q_split(self) -> Split:
+        """Query heads, each of them whole."""
+        return Split("out", (Part(self.q_features, self.num_heads),))
+
+    @property
+    def kv_split(self) -> Split:
+        """Key heads or value heads; devices share one where there are more devices than heads."""
+        return Split("out", (Part(self.kv_features, self.num_kv_heads),))
+
+    @property
+    def qkv_split(self) -> Split:
+        """Query, key and value heads, in this order."""
+        return Split("out", self.q_split.parts + 2 * self.kv_split.parts)
+
+    @property
+    def output_split(self) -> Split:
+        """What the attention's output projection reads: the features of the query heads."""
+        return Split("in", self.q_split.parts)
+
+    @property
+    def gate_up_split(self) -> Split:
+        """Gate and up, feature by feature."""
+        return Split("out", 2 * self.down_split.parts)
+
+    @property
+    def up_split(self) -> Split:
+        """Up alone, in families without a gate."""
+        return Split("out", self.down_split.parts)
+
+    @property
+    def down_split(self) -> Split:
+        """What the projection behind them reads."""
+        return Split("in", (Part(self.intermediate_size, self.intermediate_size),))
+
+    def shard(self, num_shards: int) -> DecoderConfig:
+        """The sizes of what one of ``num_shards`` devices has; raises UsageError naming what goes.
+
+        Each has whole heads. Where there are fewer KV heads than devices, several keep the same.
+        """
+        if not self._can_shard(num_shards):
+            possible = [size for size in range(1, self.num_heads + 1) if self._can_shard(size)]
+            raise UsageError(
+                f"tensor_parallel_size={num_shards}: this model's {self.num_heads} heads, "
+                f"{self.num_kv_heads} KV heads and {self.intermediate_size} features between "
+                f"gate and down do not divide so; use one of {', '.join(map(str, possible))}."
+            )
+        return replace(
+            self,
+            num_heads=self.num_heads // num_shards,
+            num_kv_heads=max(1, self.num_kv_heads // num_shards),
+            intermediate_size=self.intermediate_size // num_shards,
+        )
+
+    def _can_shard(self, num_shards: int) -> bool:
+        few, many = sorted((self.num_kv_heads, num_shards))
+        return not (
+            self.num_heads % num_shards or self.intermediate_size % num_shards or many % few
+        )
 
 
 def _read_head_dim(reader: ConfigReader, num_heads: int) -> int:

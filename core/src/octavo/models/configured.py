@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
@@ -108,6 +109,17 @@ class ConfiguredModel(ABC):
     def prefix_salt(self, prompt_len: int) -> int:
         """What besides the tokens changes the cached KV: rope that looks at the prompt's length."""
         return prefix_salt(self.ropes, prompt_len)
+
+    def shard(self, num_shards: int) -> ConfiguredModel:
+        """The model as one of ``num_shards`` devices computes it: fewer heads, a narrower MLP.
+
+        What it reads is what each gets of the weights that ``load`` of the whole model has split.
+        Raises UsageError where that cannot be.
+        """
+        shard = copy.copy(self)
+        shard.config = self.config.shard(num_shards)
+        shard.num_parameters = self.num_parameters
+        return shard
 
     @abstractmethod
     def load(self, loader: WeightLoader) -> Weights:

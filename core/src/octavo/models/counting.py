@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from octavo.models.base import Model
+    from octavo.splits import Split
 
 __all__ = ["ShapeRecorder", "count_parameters", "tensor_shapes"]
 
@@ -18,14 +19,25 @@ class ShapeRecorder:
 
     def __init__(self) -> None:
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.splits: dict[str, tuple[int, Split]] = {}
+        """Axis as stored and how it divides, of the tensors that do."""
 
     def has(self, name: str) -> bool:
         """Whether the model has asked for ``name`` so far."""
         return name in self.shapes
 
-    def vector(self, name: str, size: int, *, offset: float = 0.0) -> Any:  # noqa: ARG002
+    def vector(
+        self,
+        name: str,
+        size: int,
+        *,
+        offset: float = 0.0,  # noqa: ARG002
+        split: Split | None = None,
+    ) -> Any:
         """Note a vector."""
         self.shapes[name] = (size,)
+        if split is not None:
+            self.splits[name] = (0, split)
 
     def embedding(self, name: str, shape: tuple[int, int]) -> Any:
         """Note a table."""
@@ -38,19 +50,35 @@ class ShapeRecorder:
         out_features: Sequence[int],
         bias: bool = False,
         transposed: bool = False,
+        split: Split | None = None,
     ) -> Any:
         """Note each name's weight and bias, in the checkpoint's orientation."""
+        start = 0
         for name, size in zip(names, out_features, strict=True):
             shape = (size, in_features)
             self.shapes[f"{name}.weight"] = shape[::-1] if transposed else shape
             if bias:
                 self.shapes[f"{name}.bias"] = (size,)
+            if split is not None:
+                divides_rows = split.axis == "out"
+                own = split.within(start, size) if divides_rows else split
+                self.splits[f"{name}.weight"] = (int(divides_rows == transposed), own)
+                if bias and divides_rows:
+                    self.splits[f"{name}.bias"] = (0, own)
+            start += size
 
     def linears(
-        self, *names: str, in_features: int, out_features: Sequence[int], bias: bool = False
+        self,
+        *names: str,
+        in_features: int,
+        out_features: Sequence[int],
+        bias: bool = False,
+        split: Split | None = None,
     ) -> Any:
         """The same."""
-        self.linear(*names, in_features=in_features, out_features=out_features, bias=bias)
+        self.linear(
+            *names, in_features=in_features, out_features=out_features, bias=bias, split=split
+        )
 
     def tied_linear(self, embedding: Any) -> Any:
         """Nothing to note: the embedding is counted already."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from octavo.models.base import StepInput, WeightLoader
     from octavo.models.config import ConfigReader
     from octavo.ops.protocol import Array, Cache, LinearWeight, Ops, RopeSpec
+    from octavo.splits import Split
 
 __all__ = ["GPT2"]
 
@@ -134,24 +135,26 @@ class GPT2(ConfiguredModel):
 
     def load_layer(self, loader: WeightLoader, name: str) -> GPT2Layer:
         """The weights of one layer; ``name`` is its prefix in the checkpoint."""
-        hidden_size, inner_size = self.config.hidden_size, self.config.intermediate_size
+        config, hidden_size = self.config, self.config.hidden_size
+        inner_size, q_features = config.intermediate_size, config.q_features
 
-        def linear(part: str, in_features: int, out_features: int) -> LinearWeight:
+        def linear(part: str, in_features: int, out_features: int, split: Split) -> LinearWeight:
             return loader.linear(
                 f"{name}.{part}",
                 in_features=in_features,
                 out_features=[out_features],
                 bias=True,
                 transposed=True,
+                split=split,
             )
 
         return GPT2Layer(
             attention_norm=self.load_norm(loader, f"{name}.ln_1", hidden_size),
-            qkv=linear("attn.c_attn", hidden_size, 3 * hidden_size),
-            output=linear("attn.c_proj", hidden_size, hidden_size),
+            qkv=linear("attn.c_attn", hidden_size, 3 * q_features, config.qkv_split),
+            output=linear("attn.c_proj", q_features, hidden_size, config.output_split),
             mlp_norm=self.load_norm(loader, f"{name}.ln_2", hidden_size),
-            up=linear("mlp.c_fc", hidden_size, inner_size),
-            down=linear("mlp.c_proj", inner_size, hidden_size),
+            up=linear("mlp.c_fc", hidden_size, inner_size, config.up_split),
+            down=linear("mlp.c_proj", inner_size, hidden_size, config.down_split),
         )
 
     def forward(
@@ -185,14 +188,14 @@ class GPT2(ConfiguredModel):
         self, ops: Ops, layer: GPT2Layer, step: LayerStep, x: Array
     ) -> tuple[Array, Cache]:
         """Project, attend over the cache, project back: [tokens, hidden] to the same."""
-        tokens, hidden_size = x.shape
+        tokens, q_features = x.shape[0], self.config.q_features
         heads = (tokens, self.config.num_heads, self.config.head_dim)
         qkv = ops.linear(x, layer.qkv)
-        q = qkv[:, :hidden_size].reshape(heads)
-        k = qkv[:, hidden_size : 2 * hidden_size].reshape(heads)
-        v = qkv[:, 2 * hidden_size :].reshape(heads)
+        q = qkv[:, :q_features].reshape(heads)
+        k = qkv[:, q_features : 2 * q_features].reshape(heads)
+        v = qkv[:, 2 * q_features :].reshape(heads)
         attended, cache = ops.attend(q, k, v, step.cache, step.plan, step.attention)
-        return ops.linear(attended.reshape(tokens, hidden_size), layer.output), cache
+        return ops.linear(attended.reshape(tokens, q_features), layer.output), cache
 
     def mlp(self, ops: Ops, layer: GPT2Layer, x: Array) -> Array:
         """Up, activation, down."""

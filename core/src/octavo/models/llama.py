@@ -47,12 +47,14 @@ class Llama(Decoder):
                 in_features=config.hidden_size,
                 out_features=[config.q_features, config.kv_features, config.kv_features],
                 bias=config.qkv_bias,
+                split=config.qkv_split,
             ),
             output=loader.linear(
                 f"{name}.o_proj",
                 in_features=config.q_features,
                 out_features=[config.hidden_size],
                 bias=config.output_bias,
+                split=config.output_split,
             ),
         )
 
@@ -65,6 +67,7 @@ class Llama(Decoder):
             in_features=config.hidden_size,
             out_features=[config.intermediate_size, config.intermediate_size],
             bias=config.mlp_bias,
+            split=config.gate_up_split,
         )
         return gate_up, self.load_down(loader, name)
 
@@ -76,6 +79,7 @@ class Llama(Decoder):
             in_features=config.intermediate_size,
             out_features=[config.hidden_size],
             bias=config.mlp_bias,
+            split=config.down_split,
         )
 
     def block(

@@ -39,10 +39,13 @@ class Olmo2(Llama):
 
     def load_attention(self, loader: WeightLoader, name: str) -> AttentionWeights:
         """Llama's, and a norm over all heads together for query and key."""
+        config = self.config
         return replace(
             super().load_attention(loader, name),
-            q_norm=self.load_norm(loader, f"{name}.q_norm", self.config.q_features),
-            k_norm=self.load_norm(loader, f"{name}.k_norm", self.config.kv_features),
+            q_norm=loader.vector(f"{name}.q_norm.weight", config.q_features, split=config.q_split),
+            k_norm=loader.vector(
+                f"{name}.k_norm.weight", config.kv_features, split=config.kv_split
+            ),
         )
 
     def block(

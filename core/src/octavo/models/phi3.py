@@ -53,11 +53,13 @@ class Phi3(Llama):
                 f"{name}.qkv_proj",
                 in_features=config.hidden_size,
                 out_features=[config.q_features + 2 * config.kv_features],
+                split=config.qkv_split,
             ),
             output=loader.linear(
                 f"{name}.o_proj",
                 in_features=config.q_features,
                 out_features=[config.hidden_size],
+                split=config.output_split,
             ),
         )
 
@@ -68,5 +70,6 @@ class Phi3(Llama):
             f"{name}.gate_up_proj",
             in_features=config.hidden_size,
             out_features=[2 * config.intermediate_size],
+            split=config.gate_up_split,
         )
         return gate_up, self.load_down(loader, name)

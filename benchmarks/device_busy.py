@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 
@@ -16,7 +17,7 @@ def union_length(intervals: Iterable[tuple[float, float]]) -> float:
 
 
 def recorded(call: Callable[[], object]) -> float | None:
-    """Seconds that the device was busy during the call; None where there is no GPU."""
+    """Seconds that the device was busy during the call; None where no record can be had."""
     if find_spec("torch") is None:
         return None
     import torch
@@ -26,8 +27,13 @@ def recorded(call: Callable[[], object]) -> float | None:
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CUDA]) as record:
-        call()
-        torch.cuda.synchronize()
-    ranges = [event.time_range for event in record.events() if event.device_type == DeviceType.CUDA]
-    return union_length((each.start, each.end) for each in ranges) / 1e6
+    try:
+        with profile(activities=[ProfilerActivity.CUDA]) as record:
+            call()
+            torch.cuda.synchronize()
+        events = [event for event in record.events() if event.device_type == DeviceType.CUDA]
+    except RuntimeError as error:  # a machine without the profiler's library, or its permission
+        print(f"no record of the device: {error}", file=sys.stderr)
+        return None
+    ranges = [event.time_range for event in events]
+    return union_length((each.start, each.end) for each in ranges) / 1e6 or None

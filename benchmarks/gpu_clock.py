@@ -14,6 +14,8 @@ class Clock:
 
     def __init__(self, device: str) -> None:
         self._device = torch.device(device)
+        if self._has_events:
+            torch.cuda.set_device(self._device.index or 0)
 
     @property
     def _has_events(self) -> bool:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import median
 from threading import Timer
 from typing import Any
 
-from gpu_engines import ALL, MAX_NUM_SEQS, OWN, contenders, nano_vllm_work, start_in_turn
+import workload
+from gpu_engines import ALL, MAX_NUM_SEQS, OWN, contenders, shortened, start_in_turn
 from gpu_floor import Device, floor_s
 from gpu_settings import TINY_QWEN3, Row, Settings
 from model_work import ModelWork
@@ -24,8 +25,10 @@ TABLE = "end to end"
 COMPARISON = "end to end, compared"
 SPARE_S = 5.0
 SHARE_OF_OTHERS = 0.4  # of the time that is left: one slow engine leaves some for the rest
-WARMING_FRACTION = 0.04
-"""Of the lengths: all requests at once, so that kernels are compiled and graphs are captured."""
+WARMING_FRACTION, WARMING_ROUND = 0.04, 9
+"""So much of each answer to other prompts, all at once: kernels are compiled, graphs captured."""
+MOST_TWICE = 256  # requests: more are measured once
+REHEARSED_REQUESTS = 4
 REHEARSED_FRACTION = 0.01
 
 
@@ -52,84 +55,87 @@ def measure(
         for worker in workers:
             text = f"{worker.description}; random weights"
             yield {"table": "engines", "engine": worker.name, "what": text}
-        yield from _measure_all(settings, name, ModelWork.of_config(config), workers, counts, end)
+        match = Match(settings, name, ModelWork.of_config(config), workers, end)
+        for count in (REHEARSED_REQUESTS,) if settings.rehearse else counts:
+            yield from match.measured(count)
+            if count == counts[0] or settings.rehearse:
+                yield from (_profile(name, each) for each in workers if each.name == OWN)
 
 
-def _measure_all(
-    settings: Settings,
-    name: str,
-    model: ModelWork,
-    workers: list[Worker],
-    counts: tuple[int, ...],
-    end: float,
-) -> Iterator[Row]:
-    fraction = REHEARSED_FRACTION if settings.rehearse else 1.0
-    counts = (4,) if settings.rehearse else counts
-    rates: dict[str, list[float]] = {}
-    for count in counts:
-        work = nano_vllm_work(count, fraction)
-        short = nano_vllm_work(min(count, MAX_NUM_SEQS), fraction * WARMING_FRACTION)
-        found: dict[str, list[float]] = {}
-        for turn in ["warm up", *range(1 if settings.quick or count > 256 else 2)]:
-            for worker in list(workers):
-                last = rates.get(worker.name, [1e9])[-1]
-                is_short = turn == "warm up"
-                row = _turn(settings, name, model, worker, short if is_short else work, last, end)
-                if "ended" in row:
-                    workers.remove(worker)
-                if not is_short or "why" in row:
-                    yield row
-                if not is_short and "output tok/s" in row:
-                    found.setdefault(worker.name, []).append(row["output tok/s"])
-        rates |= found
-        yield from comparison(name, count, found)
-        if count == counts[0]:
-            yield from (_profile(name, worker) for worker in workers if worker.name == OWN)
+class Match:
+    """Engines in turns on one model's shape; who fails, or takes too long, is out."""
+
+    def __init__(
+        self, settings: Settings, name: str, model: ModelWork, workers: list[Worker], end: float
+    ) -> None:
+        """All is to be done at ``end``, on the monotonic clock. ``workers`` gets shorter."""
+        self._settings = settings
+        self._name = name
+        self._model = model
+        self._workers = workers
+        self._end = end
+        self._rates: dict[str, float] = {}
+        """Output tokens a second in the last turn."""
+
+    def measured(self, count: int) -> Iterator[Row]:
+        """Warm up, then one turn or two for each engine, then how they compare."""
+        fraction = REHEARSED_FRACTION if self._settings.rehearse else 1.0
+        warming = workload.nano_vllm(min(count, MAX_NUM_SEQS), WARMING_ROUND)
+        warming = shortened(warming, fraction, fraction * WARMING_FRACTION)
+        for worker in list(self._workers):
+            row = self._turn(worker, warming)
+            if "why" in row:
+                yield row | {"what": "warming up"}
+        best: dict[str, float] = {}
+        for round_index in range(1 if self._settings.quick or count > MOST_TWICE else 2):
+            work = workload.nano_vllm(count, round_index)
+            if self._settings.rehearse:
+                work = shortened(work, fraction, fraction)
+            for worker in list(self._workers):
+                yield (row := self._turn(worker, work))
+                if "why" not in row:
+                    rate = self._rates[worker.name] = row["output tok/s"]
+                    best[worker.name] = max(rate, best.get(worker.name, 0.0))
+        yield from comparison(self._name, count, best)
+
+    def _turn(self, worker: Worker, work: Work) -> Row:
+        """One call, ended when time is up; left out if at its last rate it would not be done."""
+        row: Row = {"table": TABLE, "model": self._name, "requests": len(work.prompts)}
+        row["engine"] = worker.name
+        left_s = self._end - time.monotonic()
+        expected_s = work.num_output_tokens / self._rates.get(worker.name, math.inf)
+        if expected_s >= left_s:
+            why = f"left out: {expected_s:.0f} s were expected, and {left_s:.0f} s were left"
+            return row | {"why": why}
+        limit_s = left_s if worker.name == OWN else left_s * SHARE_OF_OTHERS
+        timer = Timer(limit_s, worker.kill)
+        timer.start()
+        try:
+            seconds = worker.generate(work).seconds
+        except WorkerError as error:
+            self._workers.remove(worker)
+            said = str(error)[:200]
+            why = said if timer.is_alive() else f"ended: not done after {limit_s:.0f} s"
+            return row | {"why": why, "is_wrong": worker.name == OWN}
+        finally:
+            timer.cancel()
+        row |= {"seconds": seconds, "output tok/s": work.num_output_tokens / seconds}
+        if self._settings.copy_bytes_per_s and self._settings.matmul_flop_per_s:
+            device = Device(self._settings.copy_bytes_per_s, self._settings.matmul_flop_per_s)
+            share = floor_s(work, self._model, device) / seconds
+            row["of the roofline"] = f"{100 * share:.0f} %"
+        return row
 
 
-def comparison(name: str, num_requests: int, rates: Mapping[str, list[float]]) -> Iterator[Row]:
-    """Octavo's median over the best of the others': nothing, if one side has none."""
-    others = {engine: median(found) for engine, found in rates.items() if engine != OWN}
+def comparison(name: str, num_requests: int, rates: Mapping[str, float]) -> Iterator[Row]:
+    """Octavo's best turn over the best of the others': nothing, if one side has none."""
+    others = {engine: rate for engine, rate in rates.items() if engine != OWN}
     if OWN in rates and others:
         best = max(others, key=lambda engine: others[engine])
-        ratio = median(rates[OWN]) / others[best]
+        ratio = rates[OWN] / others[best]
         row: Row = {"table": COMPARISON, "model": name, "requests": num_requests}
         row |= {"best other": best, "octavo, times it": ratio}
         yield row | {"aim": f"1.0: {'met' if ratio >= 1 else 'missed'}"}
-
-
-def _turn(
-    settings: Settings,
-    name: str,
-    model: ModelWork,
-    worker: Worker,
-    work: Work,
-    rate: float,
-    end: float,
-) -> Row:
-    """One call, ended when time is up; left out, if it would not be done by then at ``rate``."""
-    row: Row = {"table": TABLE, "model": name, "requests": len(work.prompts)}
-    row["engine"] = worker.name
-    left_s, expected_s = end - time.monotonic(), work.num_output_tokens / rate
-    if expected_s > left_s or left_s <= 0:
-        why = f"left out: {expected_s:.0f} s were expected, and {left_s:.0f} s were left"
-        return row | {"why": why}
-    limit_s = left_s if worker.name == OWN else left_s * SHARE_OF_OTHERS
-    timer = Timer(limit_s, worker.kill)
-    timer.start()
-    try:
-        seconds = worker.generate(work).seconds
-    except WorkerError as error:
-        said = str(error)[:200]
-        why = said if timer.is_alive() else f"ended: not done after {limit_s:.0f} s"
-        return row | {"why": why, "ended": True, "is_wrong": worker.name == OWN}
-    finally:
-        timer.cancel()
-    row |= {"seconds": seconds, "output tok/s": work.num_output_tokens / seconds}
-    if settings.copy_bytes_per_s and settings.matmul_flop_per_s:
-        device = Device(settings.copy_bytes_per_s, settings.matmul_flop_per_s)
-        row["of the roofline"] = f"{100 * floor_s(work, model, device) / seconds:.0f} %"
-    return row
 
 
 def _profile(name: str, worker: Worker) -> Row:

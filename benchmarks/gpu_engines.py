@@ -43,7 +43,8 @@ def contenders(settings: Settings, folder: Path, taking_part: Collection[str]) -
         }
     )
     extras: dict[str, dict[str, Any]] = {"octavo": octavo}
-    if settings.nano_vllm and not settings.rehearse:
+    is_first = settings.device.partition(":")[2] in ("", "0")  # the one that nano-vLLM takes
+    if settings.nano_vllm and is_first and not settings.rehearse:
         extras["nano_vllm"] = limits | {"path": settings.nano_vllm, "cache_bytes": cache_bytes}
     extras["transformers_batching"] = common | {"torch_device": settings.torch_device} | limits
     return [
@@ -80,10 +81,7 @@ def start_in_turn(stack: ExitStack, each: list[Contender]) -> tuple[list[Worker]
     return workers, failed
 
 
-def nano_vllm_work(num_requests: int, fraction: float = 1.0) -> workload.Work:
-    """nano-vLLM's benchmark: 256 requests ask for 133,966 tokens. Shortened for a rehearsal."""
-    work = workload.nano_vllm(num_requests)
-    if fraction == 1.0:
-        return work
-    prompts = tuple(prompt[: max(1, int(len(prompt) * fraction))] for prompt in work.prompts)
-    return workload.Work(prompts, tuple(max(2, int(n * fraction)) for n in work.output_lens))
+def shortened(work: workload.Work, prompts: float, outputs: float) -> workload.Work:
+    """So much of each prompt, and of each answer; two tokens of an answer at least."""
+    kept = tuple(each[: max(1, int(len(each) * prompts))] for each in work.prompts)
+    return workload.Work(kept, tuple(max(2, int(count * outputs)) for count in work.output_lens))

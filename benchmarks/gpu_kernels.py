@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from gpu_clock import Clock
 from gpu_settings import Row, Settings
 
 TABLE = "kernels"
@@ -28,6 +29,7 @@ def run(settings: Settings) -> Iterator[Row]:
     from octavo_torch.kernels.catalog import all_kernels
 
     sys.path.append(str(COMPARISON))
+    Clock(settings.torch_device)  # makes it the current device
     # What a kernel leaves unwritten is then NaN, as its reference says; a warning is no error.
     torch.use_deterministic_algorithms(True, warn_only=True)  # noqa: FBT003 - torch's signature
     for known in all_kernels().values():

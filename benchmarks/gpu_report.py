@@ -11,7 +11,7 @@ from gpu_settings import Row
 DEVICE = "the device"
 BEGIN, END = "<!-- gpu.py: begin -->", "<!-- gpu.py: end -->"
 REHEARSED = "rehearsed on the CPU"
-HIDDEN = ("table", "rate", "is_wrong", "ended")  # for programs
+HIDDEN = ("table", "rate", "is_wrong")  # for programs
 REHEARSAL = "**A rehearsal on the CPU in tiny shapes: no figure here says anything of a device.**"
 
 

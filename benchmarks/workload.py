@@ -47,17 +47,22 @@ def batch(round_index: int, fraction: float = 1.0) -> Work:
     return Work(tuple(prompts[:num_requests]), tuple(output_lens[:num_requests]))
 
 
-def nano_vllm(num_requests: int) -> Work:
+def nano_vllm(num_requests: int, round_index: int = 0) -> Work:
     """The workload of nano-vLLM's own benchmark, number for number, from seed 0.
 
-    100-1,024 tokens in and out, each uniform; 256 requests ask for 133,966 tokens.
+    100-1,024 tokens in and out, each uniform; 256 requests ask for 133,966 tokens. After round 0
+    the token ids are drawn anew, as in ``batch``.
     """
     rng = random.Random(0)
     prompts = []
     for _ in range(num_requests):
         prompt_len = rng.randint(100, 1024)
         prompts.append(_token_ids(rng, prompt_len))
-    return Work(tuple(prompts), tuple(rng.randint(100, 1024) for _ in range(num_requests)))
+    output_lens = tuple(rng.randint(100, 1024) for _ in range(num_requests))
+    if round_index > 0:
+        fresh = random.Random(2000 + round_index)
+        prompts = [_token_ids(fresh, len(prompt)) for prompt in prompts]
+    return Work(tuple(prompts), output_lens)
 
 
 def _token_ids(rng: random.Random, num_tokens: int) -> tuple[int, ...]:

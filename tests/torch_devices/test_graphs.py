@@ -16,6 +16,8 @@ import pytest
 pytest.importorskip("octavo_torch", reason="octavo-torch is not installed")
 torch = pytest.importorskip("torch")
 
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+
 from octavo import LLM, SamplingParams  # noqa: E402
 from octavo.api import PortableOps  # noqa: E402
 from octavo.testing.conform import Planned, all_checks, plan_cases, run_case  # noqa: E402
@@ -46,12 +48,39 @@ class StandInGraph:
                 kept.copy_(new)
 
 
+class NoHost(TorchDispatchMode):
+    """Refuses what a GPU cannot capture: numbers from the host or for it, shapes by data."""
+
+    WORDS = (
+        "lift_fresh",
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "unique",
+        "pin_memory",
+    )
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert not any(word in str(func) for word in self.WORDS), f"{func} in a graph"
+        assert not str(func).startswith("aten.index.") or not any(
+            isinstance(index, torch.Tensor) and index.dtype == torch.bool for index in args[1]
+        ), "a mask as an index in a graph"
+        return func(*args, **(kwargs or {}))
+
+
 class StandInCapture:
+    is_capturing = False
+
     def __init__(self):
         self.graphs = []
 
     def capture(self, function):
-        results = function()
+        StandInCapture.is_capturing = True
+        try:
+            with NoHost():
+                results = function()
+        finally:
+            StandInCapture.is_capturing = False
         self.graphs.append(StandInGraph(function, results))
         return self.graphs[-1], results
 
@@ -61,7 +90,15 @@ class ArrayOps(TorchOps):
 
     reads_host_plan = False
 
+    def __init__(self):
+        super().__init__()
+        self.launched = set()
+
     def paged_attention(self, q, cache, plan, params, sinks=None):
+        """What a launch is compiled for; a kernel can be neither compiled nor loaded in a graph."""
+        launch = (q.shape, plan.max_query_len, plan.max_seq_len, plan.block_table.shape)
+        assert launch in self.launched or not StandInCapture.is_capturing, launch
+        self.launched.add(launch)
         by_token = TorchCache(cache.k.transpose(1, 2), cache.v.transpose(1, 2))
         return PortableOps.paged_attention(self, q, by_token, plan, params, sinks)
 

@@ -140,6 +140,9 @@ class GraphedFunction:
 
         inputs = map_tensors(bounded, own)
         run = functools.partial(self._function, weights, caches, *inputs)
+        # At these bounds other kernels may be chosen than for the step itself, and what has never
+        # run cannot be captured: it is compiled and loaded when it runs. Writes are the same twice.
+        run()
         graph, results = self._api.capture(run)
         captured = _Captured(graph, inputs, results, caches, weights)
         self._graphs[key] = captured

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, TypeAlias
 
-import array_api_compat.torch as xp
 import torch
 from torch.nn import functional
 
@@ -12,6 +11,7 @@ from octavo.api import AttentionParams, LinearWeight, PortableOps
 from octavo_torch.attention import paged_attention
 from octavo_torch.cache_codes import write_tokens
 from octavo_torch.caches import TorchCache
+from octavo_torch.constants import KeptConstants
 from octavo_torch.quantized import QuantizedLinear, multiply_unpacked
 
 __all__ = ["TorchOps"]
@@ -30,7 +30,7 @@ class TorchOps(PortableOps):
     """Attention goes by the host's numbers in the plan, so that no graph of it can be replayed."""
 
     def __init__(self) -> None:
-        super().__init__(xp)
+        super().__init__(KeptConstants())
 
     def embed(self, token_ids: Array, table: Array) -> Array:
         """Rows of the embedding table."""

@@ -1,0 +1,1 @@
+"""Pallas kernels for TPUs: the layout of caches, writes to them, and ragged paged attention."""

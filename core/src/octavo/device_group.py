@@ -30,8 +30,8 @@ def check_device_group(
     if config.tensor_parallel_size == 1 or spec.tensor_parallel:
         return
     able = sorted(each.name for each in plugins.backends.values() if each.tensor_parallel)
-    where = f"choose --backend {' or '.join(able)}" if able else "none that is installed does"
+    instead = f"choose --backend {' or '.join(able)}, or leave it out" if able else "leave it out"
     raise UsageError(
         f"{_OPTION}={config.tensor_parallel_size}: backend {spec.name!r} does not divide a model "
-        f"among devices; {where}, or leave it out."
+        f"among devices; {instead}."
     )

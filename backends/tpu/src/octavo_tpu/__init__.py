@@ -1,0 +1,1 @@
+"""Octavo on JAX: TPUs and every other PJRT device, and the CPU when asked."""

@@ -16,6 +16,7 @@ import numpy as np
 from jax._src.pallas.mosaic.interpret import interpret_pallas_call
 from pallas_cases import EAGER, INTERPRETER, Case, expected, make_batch
 
+from octavo.api import UsageError
 from octavo.testing.tolerances import tolerance_of
 from octavo_tpu.kernels import ragged
 from octavo_tpu.kernels.layout import KVLayout, unpack
@@ -82,6 +83,18 @@ def test_attention_of_what_was_written_is_dense_attention(case):
     bounds = tolerance_of(case.dtype, case.stored)
     np.testing.assert_allclose(out[: len(want)], want, rtol=bounds.relative, atol=bounds.absolute)
     assert np.isfinite(out).all(), "padding's rows go through the layers that follow"
+
+
+def test_a_block_table_too_large_for_scalar_memory_is_divided(monkeypatch):
+    case = Case(((40, 1), (0, 9), (70, 3)), heads=1, kv_heads=1, head_dim=128, padded_seqs=1)
+    batch = make_batch(case)
+    row_bytes = batch.plan.block_table[0].nbytes
+    monkeypatch.setattr("octavo_tpu.kernels.paged_attention._TABLE_BYTES", 2 * row_bytes)
+    out, want = attend(case, batch, write(batch)), expected(case, batch)
+    np.testing.assert_allclose(out, want, atol=tolerance_of("float32").absolute)
+    monkeypatch.setattr("octavo_tpu.kernels.paged_attention._TABLE_BYTES", row_bytes - 1)
+    with pytest.raises(UsageError, match="raise --block-size"):
+        attend(case, batch, batch.cache)
 
 
 @pytest.mark.parametrize("kv_dtype", ["bfloat16", "int8"])

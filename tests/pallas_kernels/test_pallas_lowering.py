@@ -25,5 +25,5 @@ each_step_tree(jax.tree_util.register_dataclass)
 @pytest.mark.parametrize("attention", ATTENTIONS, ids=lambda attention: attention.name)
 def test_kernels_lower_and_the_cache_is_updated_in_place(attention, device_kind):
     module = lower_for(attention, device_kind)
-    assert module.count("stablehlo.custom_call @tpu_custom_call") == 2
+    assert module.count("stablehlo.custom_call @tpu_custom_call") >= 2
     assert "tf.aliasing_output" in module or "jax.buffer_donor" in module

@@ -84,6 +84,8 @@ ATTENTIONS = (
     _LLAMA("Llama-3-8B e5m2", kv_dtype="float8_e5m2"),
     _LLAMA("Llama-3-8B float32", dtype="float32", kv_dtype="float32"),
     AheadAttention("Llama-3.2-1B", 32, 8, 64, block_size=32),
+    AheadAttention("Llama-2-7B, long", 32, 32, 128, tokens=64, context_tokens=1 << 20),
+    AheadAttention("Qwen3-0.6B, short", 16, 8, 128, block_size=16, context_tokens=48, tokens=16),
     AheadAttention("SmolLM2-135M", 9, 3, 64, block_size=32),
     AheadAttention("Gemma-2-9B", 16, 8, 256, window=4096, soft_cap=50.0),
     AheadAttention("Gemma-3-1B", 4, 1, 256, window=512),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -10,15 +11,13 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from octavo.api import AttentionParams
+from octavo.api import AttentionParams, AttentionPlan, UsageError
 from octavo_tpu.kernels.layout import LANES, RowCache
 from octavo_tpu.kernels.ragged import Ragged, Refs
 from octavo_tpu.kernels.work import work_items
 
 if TYPE_CHECKING:
     from jaxtyping import Float
-
-    from octavo.api import AttentionPlan
 
 __all__ = ["paged_attention"]
 
@@ -27,12 +26,13 @@ _CHUNK_BYTES = 4 << 20  # both halves
 _TILE_ROWS = 512  # of queries, for each key head
 _TILE_BYTES = 8 << 20
 _SUBLANES = 8
+_TABLE_BYTES = 768 << 10  # of a block table in scalar memory, which has 1 MiB
 
 
 def paged_attention(
     q: Float[jax.Array, "tokens heads head_dim"],
     cache: RowCache,
-    plan: AttentionPlan,
+    plan: Any,
     params: AttentionParams,
     sinks: Float[jax.Array, "heads"] | None = None,
     *,
@@ -40,6 +40,7 @@ def paged_attention(
 ) -> Float[jax.Array, "tokens heads head_dim"]:
     """Attention of each token over its sequence's cached keys; padding's rows are unspecified.
 
+    ``plan`` has the fields of octavo.api.AttentionPlan; tokens of a sequence stand side by side.
     ``interpret`` is Pallas's: ``pltpu.InterpretParams`` computes it without a TPU.
     """
     static = _static(q, cache, plan, params)
@@ -48,20 +49,45 @@ def paged_attention(
     used_rows = static.heads * layout.parts
     rows = rows.reshape(tokens, used_rows, LANES)
     rows = jnp.pad(rows, ((0, 0), (0, static.head_rows - used_rows), (0, 0)))
-    items = work_items(
-        plan,
-        params,
-        tile_tokens=static.tile_tokens,
-        block_size=static.block_size,
-        chunk_tokens=static.chunk_tokens,
-    )
-    out = _call(static, cache, items, plan.block_table.reshape(-1), rows, sinks, interpret)
+    out = rows.reshape(-1, LANES)
+    for part in _parts(plan):
+        items = work_items(
+            part,
+            params,
+            tile_tokens=static.tile_tokens,
+            block_size=static.block_size,
+            chunk_tokens=static.chunk_tokens,
+        )
+        # Queries in, attended values out, in place: the rows of other sequences stay.
+        out = _call(static, cache, items, part.block_table.reshape(-1), out, sinks, interpret)
     out = out.reshape(tokens, static.head_rows, LANES)[:, :used_rows]
     lanes = slice(layout.value_lane, layout.value_lane + layout.head_dim)
     return out.reshape(tokens, static.heads, layout.width)[..., lanes].astype(q.dtype)
 
 
-def _static(q: jax.Array, cache: RowCache, plan: AttentionPlan, params: AttentionParams) -> Ragged:
+def _parts(plan: Any) -> Iterator[Any]:
+    """The plan, whole; divided by sequences where its block table is too large for one launch."""
+    num_seqs, num_blocks = plan.block_table.shape
+    seqs_at_once = _TABLE_BYTES // (4 * num_blocks)
+    if not seqs_at_once:
+        raise UsageError(
+            f"A sequence of {num_blocks} blocks has a block table of {4 * num_blocks} bytes, and a "
+            f"TPU's scalar memory takes {_TABLE_BYTES}: raise --block-size, or lower "
+            "--max-model-len."
+        )
+    for first in range(0, num_seqs, seqs_at_once):
+        end = min(first + seqs_at_once, num_seqs)
+        yield AttentionPlan(
+            block_table=plan.block_table[first:end],
+            slots=plan.slots,
+            token_seqs=plan.token_seqs,
+            positions=plan.positions,
+            query_start=plan.query_start[first : end + 1],
+            seq_lens=plan.seq_lens[first:end],
+        )
+
+
+def _static(q: jax.Array, cache: RowCache, plan: Any, params: AttentionParams) -> Ragged:
     layout, block_size = cache.layout, cache.rows.shape[1]
     head_rows = -(-q.shape[1] * layout.parts // _SUBLANES) * _SUBLANES
     token_bytes = 2 * 4 * layout.words * LANES
@@ -94,7 +120,7 @@ def _call(
 ) -> jax.Array:
     anywhere = pl.BlockSpec(memory_space=pl.ANY)
     num_blocks = cache.rows.shape[0]
-    inputs = [q.reshape(-1, LANES), cache.rows.reshape(num_blocks, -1, LANES)]
+    inputs = [q, cache.rows.reshape(num_blocks, -1, LANES)]
     specs = [anywhere, anywhere]
     if cache.scales is not None:
         inputs.append(cache.scales)
@@ -127,6 +153,7 @@ def _call(
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("arbitrary",), vmem_limit_bytes=2 * vmem_bytes + (16 << 20)
         ),
+        cost_estimate=_cost(static, cache, q),
         interpret=interpret,
         name="octavo_paged_attention",
     )(items, table, *inputs)
@@ -157,6 +184,19 @@ def _scratch(static: Ragged) -> dict[str, Any]:
         "output_sem": pltpu.SemaphoreType.DMA((2,)),
         "chunk_sem": pltpu.SemaphoreType.DMA((2,)),
     }
+
+
+def _cost(static: Ragged, cache: RowCache, q: jax.Array) -> pl.CostEstimate:
+    """Of a step whose sequences are half as long as their table; each tile reads all keys."""
+    tokens = q.shape[0] // static.head_rows
+    keys = static.table_blocks * static.block_size // 2
+    tiles = -(-tokens // static.tile_tokens)
+    scores = tokens * static.heads * keys
+    return pl.CostEstimate(
+        flops=4 * scores * cache.layout.width,
+        transcendentals=scores,
+        bytes_accessed=2 * 4 * q.size + tiles * keys * cache.layout.bytes_per_token(),
+    )
 
 
 def _vmem_bytes(scratch: dict[str, Any]) -> int:

@@ -30,7 +30,14 @@ from octavo.spec import (
 )
 
 if TYPE_CHECKING:
-    from octavo.backend import Backend, BulkTransfers, Capabilities, MemoryInfo, WeightShards
+    from octavo.backend import (
+        Backend,
+        BulkTransfers,
+        Capabilities,
+        MemoryInfo,
+        MemoryMeter,
+        WeightShards,
+    )
     from octavo.batch import GroupBatch, StepBatch
     from octavo.host_memory import host_memory
     from octavo.kv import KVGroup, KVSpec
@@ -96,6 +103,7 @@ __all__ = [
     "LinearWeight",
     "MalformedCall",
     "MemoryInfo",
+    "MemoryMeter",
     "ModelClues",
     "ModelLoadError",
     "ModelSpec",
@@ -134,7 +142,14 @@ __all__ = [
 ]
 
 _LAZY_NAMES = {
-    "octavo.backend": ("Backend", "BulkTransfers", "Capabilities", "MemoryInfo", "WeightShards"),
+    "octavo.backend": (
+        "Backend",
+        "BulkTransfers",
+        "Capabilities",
+        "MemoryInfo",
+        "MemoryMeter",
+        "WeightShards",
+    ),
     "octavo.batch": ("GroupBatch", "StepBatch"),
     "octavo.host_memory": ("host_memory",),
     "octavo.kv": ("KVGroup", "KVSpec"),

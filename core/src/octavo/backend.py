@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from octavo.ops.protocol import Array, Cache, LinearWeight, Ops
     from octavo.splits import SplitAxis
 
-__all__ = ["Backend", "BulkTransfers", "Capabilities", "MemoryInfo", "WeightShards"]
+__all__ = [
+    "Backend",
+    "BulkTransfers",
+    "Capabilities",
+    "MemoryInfo",
+    "MemoryMeter",
+    "WeightShards",
+]
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,9 @@ class Capabilities:
     int8_scale_bytes: int = 0
     """What an int8 cache keeps beside the codes of one token and head, for its keys and as much for
     its values: 4 for a scale in float32. Octavo plans caches with it."""
+    rehearsed: bool = False
+    """Before it serves, Octavo runs steps of padding: decodes of each of ``decode_buckets`` that
+    can come about, each twice, so that what is compiled or recorded for a shape is there."""
     reads_weights: bool = True
     """False for a device that computes nothing and looks at a weight's shape and dtype only: Octavo
     reads no weight then, and hands over arrays of the right shape that take no memory."""
@@ -175,6 +185,18 @@ class BulkTransfers(Protocol):
 
         The function that is returned waits for just these and has them as ``get`` would; nothing
         that is queued later changes them.
+        """
+        ...
+
+
+class MemoryMeter(Protocol):
+    """What a backend may offer besides, where the device's memory is its own."""
+
+    def peak_bytes(self, run: Callable[[], object]) -> int:
+        """Call ``run``, wait for the device, and say what it took at the most.
+
+        That is: the most bytes that were in use meanwhile, less those that were before. Octavo runs
+        the largest step so, and gives the cache what it leaves free.
         """
         ...
 

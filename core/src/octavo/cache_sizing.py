@@ -12,17 +12,19 @@ from octavo.kv import group_layers
 from octavo.open_device import tell
 
 if TYPE_CHECKING:
-    from octavo.backend import Backend
+    from octavo.backend import Backend, Capabilities, MemoryInfo
+    from octavo.kv import KVGroup
     from octavo.models.base import Model
 
-__all__ = ["plan_for"]
+__all__ = ["cache_demand", "plan_for"]
+
+_SPARE_SHARE = 0.02  # of a device's memory: for recorded graphs, workspaces, fragments
 
 
-def plan_for(
-    config: EngineConfig, model: Model, backend: Backend, *, reserved_bytes: int = 0
-) -> CachePlan:
-    """Size the caches for what is free, less ``reserved_bytes`` for weights not loaded yet."""
-    caps = backend.caps
+def cache_demand(
+    config: EngineConfig, model: Model, caps: Capabilities
+) -> tuple[tuple[KVGroup, ...], CacheLimits]:
+    """What is to be cached, and what bounds the use of it. Raises UsageError."""
     block_size = config.block_size or caps.block_sizes[0]
     if block_size not in caps.block_sizes:
         raise UsageError(
@@ -44,10 +46,40 @@ def plan_for(
             f"max_model_len={config.max_model_len} is more than the {limits.max_model_len} "
             "positions that this model knows; lower it, or set hf_overrides for rope scaling."
         )
-    swap_bytes = config.swap_space_bytes if caps.host_swap else 0
-    plan = plan_cache(
-        groups, limits, _cache_budget_bytes(config, backend, reserved_bytes), swap_bytes
-    )
+    return tuple(groups), limits
+
+
+def plan_for(
+    config: EngineConfig,
+    model: Model,
+    backend: Backend,
+    *,
+    reserved_bytes: int = 0,
+    opened: MemoryInfo | None = None,
+) -> CachePlan:
+    """Size the caches for what is free now, less ``reserved_bytes`` for what will be taken yet.
+
+    ``opened`` is the memory before the engine took anything, if it has taken anything yet.
+    """
+    groups, limits = cache_demand(config, model, backend.caps)
+    swap_bytes = config.swap_space_bytes if backend.caps.host_swap else 0
+    if config.kv_cache_memory_bytes is not None:
+        plan = plan_cache(groups, limits, config.kv_cache_memory_bytes, swap_bytes)
+        return _with_fitting_context(config, plan, swap_bytes)
+    memory = backend.memory()
+    budget_bytes = _budget_bytes(config, memory, reserved_bytes, opened or memory)
+    try:
+        plan = plan_cache(groups, limits, budget_bytes, swap_bytes)
+    except CapacityError as error:
+        taken_bytes = max(0, (opened or memory).free_bytes - memory.free_bytes)
+        raise CapacityError(
+            f"{error} Of {_mib(memory.total_bytes)} the engine has taken {_mib(taken_bytes)}, "
+            f"{_mib(memory.free_bytes)} are free, and {_mib(reserved_bytes)} of those are kept: "
+            f"a step of {limits.max_num_batched_tokens} tokens and {limits.max_num_seqs} requests "
+            "takes them. Fewer of either (max_num_batched_tokens, max_num_seqs) take less."
+            if reserved_bytes and opened is not None
+            else str(error)
+        ) from None
     return _with_fitting_context(config, plan, swap_bytes)
 
 
@@ -77,11 +109,34 @@ def _with_fitting_context(config: EngineConfig, plan: CachePlan, swap_bytes: int
     return plan_cache(plan.groups, limits, plan.device_bytes, swap_bytes)
 
 
-def _cache_budget_bytes(config: EngineConfig, backend: Backend, reserved_bytes: int) -> int:
-    if config.kv_cache_memory_bytes is not None:
-        return config.kv_cache_memory_bytes
-    memory = backend.memory()
+def _budget_bytes(
+    config: EngineConfig, memory: MemoryInfo, reserved_bytes: int, opened: MemoryInfo
+) -> int:
+    """Of memory that is the host's too, a share of what is free; else what is left of the share.
+
+    A device's own memory is shared by engines alone: each takes its share of all of it for
+    everything, weights and steps among them, as far as that much was free when it opened.
+    """
     share = config.gpu_memory_utilization
     if memory.shared_with_host:
-        share /= 2  # the rest of the system lives here too
-    return int(max(0, memory.free_bytes - reserved_bytes) * share)
+        # The rest of the system lives here too.
+        return int(max(0, memory.free_bytes - reserved_bytes) * share / 2)
+    taken_bytes = max(0, opened.free_bytes - memory.free_bytes) + reserved_bytes
+    wanted_bytes = int(memory.total_bytes * share)
+    usable_bytes = opened.free_bytes - int(memory.total_bytes * _SPARE_SHARE)
+    if usable_bytes < wanted_bytes:
+        tell(
+            config,
+            f"{share:.0%} of the device's {_gib(memory.total_bytes)} are not free: "
+            f"{_gib(opened.free_bytes)} were when the engine opened, and it takes up to "
+            f"{_gib(max(0, usable_bytes))}.",
+        )
+    return max(0, min(wanted_bytes, usable_bytes) - taken_bytes)
+
+
+def _mib(num_bytes: int) -> str:
+    return f"{num_bytes / (1 << 20):,.1f} MiB"
+
+
+def _gib(num_bytes: int) -> str:
+    return f"{num_bytes / (1 << 30):,.2f} GiB"

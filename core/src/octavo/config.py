@@ -51,7 +51,7 @@ class EngineConfig:
     kv_cache_dtype: str = "auto"
     block_size: int | None = None  # tokens per block; None asks the backend
     max_model_len: int | None = None  # tokens of prompt and answer; None asks the model
-    gpu_memory_utilization: float = 0.9  # share of the device's free memory to use
+    gpu_memory_utilization: float = 0.9  # share of a device's memory; see cache_sizing
     kv_cache_memory_bytes: int | None = None  # instead of a share
     swap_space: float = 1.0  # GiB of host memory for preempted requests' blocks
 

@@ -29,6 +29,7 @@ _FLAGS = (
     "batch_invariant",
     "host_swap",
     "separate_sampling",
+    "rehearsed",
     "reads_weights",
 )
 _BUCKETS = ("token_buckets", "seq_buckets", "decode_buckets")

@@ -16,11 +16,13 @@ from octavo.configured_model import configured_model
 from octavo.dtype_choice import choose_dtype
 from octavo.engine import Engine
 from octavo.errors import OctavoError, UsageError
-from octavo.member_faults import close_backend, naming_faults
+from octavo.member_faults import close_backend, naming_faults, naming_step_faults
 from octavo.open_device import OpenDevice, tell
+from octavo.progress import counted_progress
 from octavo.runner import Runner
 from octavo.sampling_params import SamplingParams
 from octavo.scheduler import GroupConfig, Scheduler, SchedulerConfig
+from octavo.step_memory import step_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,9 +115,14 @@ def _load_engine(config: EngineConfig, device: OpenDevice) -> LoadedEngine:
         model=shard,
         attention_backend=config.attention_backend,
     )
+    opened = cold.memory()
     load_weights = functools.partial(_load_weights, config, checkpoint, model, cold, dtype)
     weights = load_weights()
-    plan = plan_for(config, shard, cold)
+    loaded = cold.memory()
+    reserved_bytes = step_bytes(config, backend, ops, shard, weights, resolution.spec.name)
+    plan = plan_for(config, shard, cold, reserved_bytes=reserved_bytes, opened=opened)
+    if reserved_bytes:
+        _tell_memory(config, opened.free_bytes - loaded.free_bytes, reserved_bytes, plan)
     tokenizer = _load_tokenizer(config, checkpoint)
     vocabulary = Vocabulary(
         model.vocab_size, tokenizer, eos_token_ids(checkpoint.generation_config, tokenizer)
@@ -131,6 +138,7 @@ def _load_engine(config: EngineConfig, device: OpenDevice) -> LoadedEngine:
         resolution.spec.name,
         reload_weights=load_weights,
     )
+    _rehearse(config, engine, resolution.spec.name)
     return LoadedEngine(
         config=config,
         engine=engine,
@@ -142,6 +150,31 @@ def _load_engine(config: EngineConfig, device: OpenDevice) -> LoadedEngine:
         dtype=dtype,
         default_sampling_params=_default_params(config, checkpoint),
     )
+
+
+def _tell_memory(config: EngineConfig, weight_bytes: int, step_bytes: int, plan: CachePlan) -> None:
+    sizes = (weight_bytes, step_bytes, plan.device_bytes)
+    weights, step, cache = (f"{size / (1 << 30):,.2f} GiB" for size in sizes)
+    tell(
+        config,
+        f"Memory: weights {weights}, the largest step {step}, KV cache {cache} "
+        f"({plan.capacity_tokens:,} tokens).",
+    )
+
+
+def _rehearse(config: EngineConfig, engine: Engine, backend_name: str) -> None:
+    """Run each step that the backend asks for, twice: what is recorded is so the second time."""
+    shapes = engine.runner.rehearsals
+    if not shapes:
+        return
+    with (
+        naming_step_faults(backend_name),
+        counted_progress(len(shapes), "steps prepared", quiet=config.quiet) as advance,
+    ):
+        for shape in shapes:
+            engine.runner.rehearse(shape)
+            engine.runner.rehearse(shape)
+            advance()
 
 
 def build_engine(

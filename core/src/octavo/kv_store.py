@@ -27,7 +27,7 @@ class KVStore:
 
     def __init__(self, backend: Backend, plan: CachePlan) -> None:
         self._backend = backend
-        self._plan = plan
+        self.plan = plan
         self.layer_groups = layer_groups(plan)
         self.caches: tuple[Cache, ...] = ()
         self._host_caches: tuple[Cache, ...] = ()
@@ -38,29 +38,29 @@ class KVStore:
     def reset(self) -> None:
         """New, empty caches: at the start, and after a failed step left the old ones undefined."""
         self.release()  # first: there may not be memory for both
-        self.caches = self._make(self._plan.num_blocks, on_host=False)
-        if any(self._plan.num_host_blocks):
-            self._host_caches = self._make(self._plan.num_host_blocks, on_host=True)
+        self.caches = self._make(self.plan.num_blocks, on_host=False)
+        if any(self.plan.num_host_blocks):
+            self._host_caches = self._make(self.plan.num_host_blocks, on_host=True)
 
     def release(self) -> None:
         """Give the memory back; nothing can be computed until ``reset``."""
         self.caches = self._host_caches = ()
 
     def _make(self, num_blocks: Sequence[int], *, on_host: bool) -> tuple[Cache, ...]:
-        block_size = self._plan.limits.block_size
+        block_size = self.plan.limits.block_size
         return tuple(
             self._backend.make_kv(
-                self._plan.groups[group].spec, num_blocks[group], block_size, on_host=on_host
+                self.plan.groups[group].spec, num_blocks[group], block_size, on_host=on_host
             )
             for group in self.layer_groups
         )
 
     def _time_swap(self) -> float:
         """Seconds to move a block of every layer to the host, timed on empty blocks."""
-        num_blocks = min(_NUM_TIMED_BLOCKS, *self._plan.num_blocks, *self._plan.num_host_blocks)
+        num_blocks = min(_NUM_TIMED_BLOCKS, *self.plan.num_blocks, *self.plan.num_host_blocks)
         if not num_blocks:
             return 0.0
-        pairs = [[(block, block) for block in range(num_blocks)]] * len(self._plan.groups)
+        pairs = [[(block, block) for block in range(num_blocks)]] * len(self.plan.groups)
         self._host_caches = self._copied(self.caches, self._host_caches, pairs)  # touch the memory
         started_s = time.perf_counter()
         self._host_caches = self._copied(self.caches, self._host_caches, pairs)

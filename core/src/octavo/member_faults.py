@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from octavo.errors import BackendError, CapacityError, OctavoError
@@ -14,7 +15,7 @@ from octavo.isolation import describe
 if TYPE_CHECKING:
     from octavo.backend import Backend
 
-__all__ = ["close_backend", "explain", "naming_faults"]
+__all__ = ["close_backend", "explain", "naming_faults", "naming_step_faults"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -76,6 +77,18 @@ def naming_faults(backend: Backend, name: str) -> Backend:
     CapacityError where memory is short, BackendError otherwise; OctavoErrors pass as they are.
     """
     return cast("Backend", _NamingFaults(backend, name))
+
+
+@contextmanager
+def naming_step_faults(name: str) -> Iterator[None]:
+    """As ``naming_faults``, for a step that is run while an engine is loaded."""
+    try:
+        yield
+    except OctavoError:
+        raise
+    except Exception as error:
+        kind = CapacityError if _is_out_of_memory(error) else BackendError
+        raise kind(f"Backend {name!r} failed in a step: {explain(error)}") from error
 
 
 def close_backend(backend: Backend, name: str) -> None:

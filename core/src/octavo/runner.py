@@ -22,6 +22,7 @@ from octavo.mask_worker import MaskWorker
 from octavo.member_faults import naming_faults
 from octavo.padding import Buckets
 from octavo.prompt_spans import PromptLogprobs, PromptSpan, prompt_spans, split_by_span
+from octavo.rehearsal import StepShape, padding_batch, padding_sampling, shapes_of
 from octavo.sampler import SamplerRows
 from octavo.samples import Samples, begin_fetch
 from octavo.scheduling.config import PreemptionCosts
@@ -123,6 +124,26 @@ class Runner:
     def close(self) -> None:
         """End the thread that masks are computed in, if there is one."""
         self._masks.close()
+
+    def rehearse(self, shape: StepShape) -> None:
+        """Run a step of padding, and wait for it."""
+        batch = padding_batch(shape, self._block_size, len(self.store.plan.groups))
+        sampling = padding_sampling(shape, self._vocab_size)
+        num_seqs = len(shape.query_lens)
+        buckets = self._buckets.of_step(len(batch.token_ids), num_seqs, sampling)
+        logits_rows = np.asarray(batch.logits_rows)
+        logits_rows = buckets.pad_rows(logits_rows, buckets.num_rows(sampling))
+        batch = dataclasses.replace(batch, logits_rows=logits_rows)
+        _, result, prompt_result = self._run(batch, buckets, sampling, (), None)
+        begin_fetch(self._transfers, result, prompt_result, num_seqs)()
+        self._last_placed = None
+
+    @property
+    def rehearsals(self) -> list[StepShape]:
+        """The steps that the backend wants to have seen before it serves; none for most."""
+        if not self._backend.caps.rehearsed:
+            return []
+        return list(shapes_of(self._buckets, self.store.plan.limits))
 
     def execute(self, schedule: Schedule) -> StepResult | None:
         """Run one step and wait for its tokens; None if the schedule only moves blocks."""

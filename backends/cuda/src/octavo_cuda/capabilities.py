@@ -29,6 +29,7 @@ def capabilities(capability: tuple[int, int], options: GpuOptions) -> Capabiliti
         quantization=QUANTIZATION,
         asynchronous=True,
         decode_buckets=options.graph_batch_sizes if options.graphs else (),
+        rehearsed=options.graphs and options.graphs_at_start,
         host_swap=True,
         separate_sampling=True,
         int8_scale_bytes=4,

@@ -79,8 +79,11 @@ class TorchBackend:
     def make_kv(
         self, spec: KVSpec, num_blocks: int, block_size: int, *, on_host: bool = False
     ) -> TorchCache:
-        """Zeros."""
-        return make_cache(spec, num_blocks, block_size, _HOST if on_host else self.device)
+        """Zeros; on the host in memory that a device copies from and to by itself, if it can."""
+        if not on_host:
+            return make_cache(spec, num_blocks, block_size, self.device)
+        pinned = self.device.type != "cpu"
+        return make_cache(spec, num_blocks, block_size, _HOST, pinned=pinned)
 
     def copy_blocks(self, src: TorchCache, dst: TorchCache, pairs: NDArray[np.int32]) -> TorchCache:
         """Copy blocks in place in ``dst``."""

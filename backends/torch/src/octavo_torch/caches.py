@@ -15,7 +15,7 @@ from octavo_torch.dtypes import torch_dtype
 if TYPE_CHECKING:
     from octavo.api import KVSpec
 
-__all__ = ["TorchCache", "as_indexed", "copy_blocks", "make_cache"]
+__all__ = ["TorchCache", "as_indexed", "block_parts", "copy_blocks", "make_cache"]
 
 
 @step_tree
@@ -52,13 +52,13 @@ def copy_blocks(src: TorchCache, dst: TorchCache, pairs: NDArray[np.int32]) -> T
         return dst
     from_blocks, to_blocks = (torch.from_numpy(np.array(side, np.int64)) for side in pairs.T)
     from_blocks, to_blocks = from_blocks.to(src.k.device), to_blocks.to(dst.k.device)
-    for stored, target in zip(_parts(src), _parts(dst), strict=True):
+    for stored, target in zip(block_parts(src), block_parts(dst), strict=True):
         target[to_blocks] = stored[from_blocks].to(target.device)
     return dst
 
 
-def _parts(cache: TorchCache) -> list[torch.Tensor]:
-    """What belongs to blocks: not scales that hold for a whole head."""
+def block_parts(cache: TorchCache) -> list[torch.Tensor]:
+    """What belongs to blocks, [num_blocks, ...] each: not scales that hold for a whole head."""
     parts = [cache.k, cache.v]
     parts += [scale for scale in (cache.k_scale, cache.v_scale) if scale is not None]
     return [as_indexed(part) for part in parts if part.ndim > 1]

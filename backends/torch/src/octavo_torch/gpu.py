@@ -7,11 +7,13 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from octavo.api import DeviceError, MemoryInfo
 from octavo_torch.backend import TorchBackend
+from octavo_torch.caches import TorchCache, block_parts
 from octavo_torch.gpu_options import GpuOptions
 from octavo_torch.graphs import CaptureApi, GraphedFunction, TorchCapture
 from octavo_torch.ops import TorchOps
@@ -74,6 +76,26 @@ class GpuBackend(TorchBackend):
         kept = gpu.memory_reserved(self.device) - gpu.memory_allocated(self.device)
         return MemoryInfo(free_bytes + kept, total_bytes)
 
+    def peak_bytes(self, run: Callable[[], object]) -> int:
+        """What torch's allocator had to get at the most, and what libraries took beside it."""
+        gpu = self._module
+        gpu.synchronize(self.device)
+        gpu.empty_cache()
+        used = gpu.memory_allocated(self.device)
+        outside = self._outside_bytes()
+        gpu.reset_peak_memory_stats(self.device)
+        run()
+        gpu.synchronize(self.device)
+        peak = gpu.max_memory_allocated(self.device) - used
+        beside = max(0, self._outside_bytes() - outside)
+        gpu.empty_cache()
+        return int(peak + beside)
+
+    def _outside_bytes(self) -> int:
+        """In use on the device, by whomever, but not by torch's allocator."""
+        free_bytes, total_bytes = self._module.mem_get_info(self.device)
+        return int(total_bytes - free_bytes - self._module.memory_reserved(self.device))
+
     def put_all(self, arrays: Sequence[NDArray[Any]]) -> list[Array]:
         """A step's inputs in one transfer that the host does not wait for."""
         return self._staging.put_all(arrays)
@@ -81,6 +103,20 @@ class GpuBackend(TorchBackend):
     def fetch(self, arrays: Sequence[Array]) -> Callable[[], list[NDArray[Any]]]:
         """Results on their way; the function waits for them alone."""
         return self._staging.fetch(arrays, self.get)
+
+    def copy_blocks(self, src: TorchCache, dst: TorchCache, pairs: NDArray[np.int32]) -> TorchCache:
+        """In place in ``dst``, in the order of what is queued; the host does not wait.
+
+        The kernel reads and writes pinned memory of the host's as it does the device's.
+        """
+        if find_spec("triton") is None or not len(pairs):
+            return super().copy_blocks(src, dst, pairs)
+        from octavo_torch.kernels.copy_blocks import copy_blocks
+
+        from_blocks, to_blocks = self.put_all(list(np.ascontiguousarray(pairs.T)))
+        for source, target in zip(block_parts(src), block_parts(dst), strict=True):
+            copy_blocks(source, target, from_blocks, to_blocks)
+        return dst
 
     def plan(self, batch: StepBatch, block_size: int) -> Sequence[TorchPlan]:
         """One for each KV group, its arrays on the host: ``put_all`` moves them."""

@@ -21,6 +21,9 @@ class GpuOptions:
     """Capture steps of decodes alone; False runs everything as it comes, for a debugger."""
     graph_batch_sizes: tuple[int, ...] = _SIZES
     """Sequence counts that there may be a graph for; steps are padded to the next."""
+    graphs_at_start: bool = True
+    """Capture before the first request, for as many requests as may run at once; False: when a size
+    comes for the second time."""
     max_graphs: int = 128
     """The oldest goes when there are more."""
 
@@ -54,6 +57,7 @@ def _are_counts(value: object) -> bool:
 
 _EXPECTED: Mapping[str, tuple[Any, str]] = {
     "graphs": (lambda value: isinstance(value, bool), "true or false"),
+    "graphs_at_start": (lambda value: isinstance(value, bool), "true or false"),
     "graph_batch_sizes": (_are_counts, "a list of whole numbers, at least 1 each"),
     "max_graphs": (_is_count, "a whole number, at least 1"),
 }

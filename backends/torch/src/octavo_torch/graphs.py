@@ -86,6 +86,7 @@ class GraphedFunction:
         self._max_graphs = max_graphs
         self._seen: set[Hashable] = set()
         self._graphs: dict[Hashable, _Captured] = {}
+        self._width = _LEAST_TABLE_BLOCKS
 
     @property
     def num_graphs(self) -> int:
@@ -96,7 +97,8 @@ class GraphedFunction:
         """Run, capture or replay."""
         if not self._can_capture(rest):
             return self._function(weights, caches, *rest)
-        width = _table_blocks(rest)
+        # A graph of a wide table serves every shorter one: what a sequence has is in its length.
+        width = self._width = max(self._width, _table_blocks(rest))
         bounded = _bounded(rest, width)
         key = (width, shape_of(bounded))
         captured = self._graphs.get(key)
@@ -162,7 +164,7 @@ def _is_current(captured: _Captured, weights: Any, caches: tuple[Any, ...]) -> b
 def _table_blocks(rest: tuple[Any, ...]) -> int:
     """Columns of the graph's block tables: the next power of two."""
     widths = [group.block_table.shape[1] for group in rest[0].groups]
-    return max(_LEAST_TABLE_BLOCKS, 1 << max(max(widths, default=1) - 1, 0).bit_length())
+    return 1 << max(max(widths, default=1) - 1, 0).bit_length()
 
 
 def _bounded(rest: tuple[Any, ...], width: int) -> tuple[Any, ...]:

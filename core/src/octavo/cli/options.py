@@ -60,7 +60,11 @@ ENGINE_OPTIONS = (
     _engine("kv_cache_dtype", str, "Dtype of cached keys and values; auto: the compute dtype."),
     _engine("block_size", int, "Tokens per cache block."),
     _engine("max_model_len", int, "Longest context in tokens, prompt and answer together."),
-    _engine("gpu_memory_utilization", float, "Share of the device's free memory to use. [0.9]"),
+    _engine(
+        "gpu_memory_utilization",
+        float,
+        "Share of a device's memory to use; of the host's, half that share of what is free. [0.9]",
+    ),
     _engine("kv_cache_memory_bytes", int, "Bytes for the KV cache, instead of a share."),
     _engine("swap_space", float, "GiB of host memory for preempted requests' blocks. [1.0]"),
     _engine("max_num_seqs", int, "Most requests running at once. [256]"),

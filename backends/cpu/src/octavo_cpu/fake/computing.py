@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from octavo_cpu.storage import NumpyCache, NumpyLinear, dtype_named
 if TYPE_CHECKING:
     from octavo.api import KVSpec, MemoryInfo, QuantizedTensor
 
-__all__ = ["ComputingBackend"]
+__all__ = ["ComputingBackend", "MeasuredBackend"]
 
 
 class ComputingBackend(NumpyBackend):
@@ -93,3 +94,22 @@ class ComputingBackend(NumpyBackend):
     def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """The step, in the time that the options give it."""
         return with_latency(super().compile(step), self._options, self._clock)
+
+
+class MeasuredBackend(ComputingBackend):
+    """What a step takes is what NumPy takes for it; the device's count does not hold it."""
+
+    def peak_bytes(self, run: Callable[[], object]) -> int:
+        """``octavo.api.MemoryMeter``: by Python's own record of what is allocated."""
+        was_tracing = tracemalloc.is_tracing()
+        if not was_tracing:
+            tracemalloc.start()
+        try:
+            tracemalloc.reset_peak()
+            before, _ = tracemalloc.get_traced_memory()
+            run()
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            if not was_tracing:
+                tracemalloc.stop()
+        return max(0, peak - before)

@@ -7,7 +7,7 @@ from typing import Any
 
 from octavo.api import Backend
 from octavo.testing import FaultyBackend
-from octavo_cpu.fake.computing import ComputingBackend
+from octavo_cpu.fake.computing import ComputingBackend, MeasuredBackend
 from octavo_cpu.fake.hollow_backend import HollowBackend
 from octavo_cpu.fake.options import FakeOptions
 from octavo_cpu.fake.probe import check_index
@@ -19,6 +19,11 @@ def load_fake(index: int, options: Mapping[str, Any]) -> Backend:
     """Raises UsageError for bad options, DeviceError for an index that is not there."""
     parsed = FakeOptions.parse(options)
     check_index(index)
-    kind = ComputingBackend if parsed.compute else HollowBackend
-    backend: Any = kind(index, parsed)
+    backend: Any = _kind(parsed)(index, parsed)
     return FaultyBackend(backend, *parsed.faults) if parsed.faults else backend
+
+
+def _kind(options: FakeOptions) -> type[ComputingBackend | HollowBackend]:
+    if not options.compute:
+        return HollowBackend
+    return MeasuredBackend if options.measured else ComputingBackend

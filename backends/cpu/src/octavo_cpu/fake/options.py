@@ -32,6 +32,8 @@ class FakeOptions:
     """Seconds that each token of a step's batch adds to that."""
     asynchronous: bool = False
     """A step's time passes on the device: it is queued, and who reads its results waits for it."""
+    measured: bool = False
+    """What a step takes is measured (``octavo.api.MemoryMeter``), as NumPy takes it on the host."""
     faults: tuple[InjectedFault, ...] = ()
     """What fails, and when; see octavo_cpu.fake.faults."""
 
@@ -74,6 +76,7 @@ _READERS: Mapping[str, Any] = {
     "latency_s": _seconds,
     "token_latency_s": _seconds,
     "asynchronous": _flag,
+    "measured": _flag,
     "faults": lambda _name, value: parse_faults(value),
 }
 

@@ -1,0 +1,97 @@
+"""Steps of padding: what a step takes is measured and its shapes are compiled before anyone waits.
+
+Their sequences read and write block 0 alone, which is padding's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from octavo.batch import GroupBatch, StepBatch
+from octavo.sampler import SamplerRows
+from octavo.sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from octavo.cache_plan import CacheLimits
+    from octavo.ops.protocol import SamplingBatch
+    from octavo.padding import Buckets
+
+__all__ = ["StepShape", "largest_step", "padding_batch", "padding_sampling", "shapes_of"]
+
+_DRAWN = SamplingParams(temperature=1.0, top_p=0.95, top_k=50, min_p=0.01)
+_GREEDY = SamplingParams(temperature=0.0)
+
+
+@dataclass(frozen=True)
+class StepShape:
+    """Sequences without a past, and tables with room for ``table_len`` tokens."""
+
+    query_lens: tuple[int, ...]
+    table_len: int
+    is_drawn: bool = False
+    """Tokens are drawn, by all that narrows a choice; else the likeliest are taken."""
+
+
+def largest_step(limits: CacheLimits) -> StepShape:
+    """As many tokens and as many rows to sample as a step may have."""
+    num_seqs = min(limits.max_num_seqs, limits.max_num_batched_tokens)
+    tokens = min(limits.max_num_batched_tokens, num_seqs * limits.max_model_len)
+    share, rest = divmod(tokens, num_seqs)
+    lengths = tuple(share + (index < rest) for index in range(num_seqs))
+    return StepShape(lengths, limits.max_model_len, is_drawn=True)
+
+
+def shapes_of(buckets: Buckets, limits: CacheLimits) -> Iterator[StepShape]:
+    """Decodes alone, in each size that they are padded to, the largest first."""
+    needed = [size for size in buckets.decodes if size < limits.max_num_seqs]
+    needed += buckets.decodes[len(needed) : len(needed) + 1]
+    for size in reversed(needed):
+        for is_drawn in (False, True):
+            num_seqs = min(size, limits.max_num_seqs)
+            yield StepShape((1,) * num_seqs, limits.max_model_len, is_drawn)
+
+
+def padding_batch(shape: StepShape, block_size: int, num_groups: int) -> StepBatch:
+    """The shape's step on the host, in which the last token of each sequence is sampled."""
+    lengths = np.array(shape.query_lens, np.int32)
+    starts = np.concatenate([np.zeros(1, np.int32), lengths.cumsum(dtype=np.int32)])
+    num_tokens = int(starts[-1])
+    token_seqs = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+    positions = np.arange(num_tokens, dtype=np.int32) - starts[token_seqs]
+    blocks = -(-max(shape.table_len, *shape.query_lens) // block_size)
+    group = GroupBatch(np.zeros((len(lengths), blocks), np.int32), np.zeros(num_tokens, np.int32))
+    return StepBatch(
+        token_ids=np.zeros(num_tokens, np.int32),
+        positions=positions,
+        token_seqs=token_seqs,
+        query_start=starts,
+        seq_lens=lengths,
+        context_lens=positions + 1,
+        logits_rows=starts[1:] - 1,
+        groups=(group,) * num_groups,
+    )
+
+
+def padding_sampling(shape: StepShape, vocab_size: int) -> SamplingBatch:
+    """What to sample for it: one token for each sequence."""
+    num_rows = len(shape.query_lens)
+    rows = SamplerRows(num_rows, vocab_size, 0)
+    for row in range(num_rows):
+        rows.set_row(
+            row,
+            _DRAWN if shape.is_drawn else _GREEDY,
+            (),
+            (),
+            request_key=row,
+            sample_index=0,
+            eos_token_ids=frozenset(),
+        )
+    return rows.build(np.arange(num_rows, dtype=np.int32), _positions(shape.query_lens))
+
+
+def _positions(query_lens: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+    return np.array(query_lens, np.int32)

@@ -6,6 +6,7 @@ its results where they were. What is wrongly copied in, out or over shows in the
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from dataclasses import replace
@@ -25,6 +26,8 @@ from octavo.testing.subject import Subject  # noqa: E402
 from octavo.testing.tiny_models import TINY_MODELS  # noqa: E402
 from octavo_torch.caches import TorchCache  # noqa: E402
 from octavo_torch.cpu import TorchCpuBackend  # noqa: E402
+from octavo_torch.gpu import GpuBackend  # noqa: E402
+from octavo_torch.gpu_options import GpuOptions  # noqa: E402
 from octavo_torch.graphs import GraphedFunction  # noqa: E402
 from octavo_torch.ops import TorchOps  # noqa: E402
 from octavo_torch.plan import make_plans  # noqa: E402
@@ -251,3 +254,48 @@ def test_the_conformance_suite_knows_bulk_transfers(checks, monkeypatch):
     subject.close()
     assert [(each.id, each.message) for each in found if each.status in {"failed", "blocked"}] == []
     assert any(each.status == "passed" for each in found)
+
+
+class TwoDevices:
+    """What torch offers for a kind of device, with a current one, as each thread has."""
+
+    def __init__(self):
+        self.current = 0
+
+    def device_count(self):
+        return 2
+
+    def set_device(self, device):
+        self.current = device.index
+
+    @contextlib.contextmanager
+    def device(self, device):
+        before, self.current = self.current, device.index
+        yield
+        self.current = before
+
+
+def test_each_backend_works_on_its_own_device_whichever_is_current(monkeypatch):
+    """Kernels, events and graphs go to the current device, and another engine may have set it."""
+    devices, used = TwoDevices(), []
+
+    class Watched:
+        def __init__(self, device):
+            pass
+
+        def put_all(self, arrays):
+            used.append(devices.current)
+
+        def fetch(self, arrays, read):
+            used.append(devices.current)
+
+    monkeypatch.setattr("octavo_torch.gpu.Staging", Watched)
+    monkeypatch.setattr("torch.cpu", devices)
+    monkeypatch.setattr(GpuBackend, "torch_kind", "cpu")
+    monkeypatch.setattr(GpuBackend, "make_ops", lambda _: ArrayOps())
+    first, second = (GpuBackend("cpu", index, GpuOptions(graphs=False)) for index in range(2))
+    for backend in (first, second, first):
+        backend.put_all([])
+        backend.fetch([])
+        backend.compile(lambda weights, **_: used.append((devices.current, weights)))(7, extra=1)
+    assert used == [0, 0, (0, 7), 1, 1, (1, 7), 0, 0, (0, 7)]

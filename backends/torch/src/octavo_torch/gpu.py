@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -31,7 +32,8 @@ Array: TypeAlias = Any  # a torch.Tensor
 class GpuBackend(TorchBackend):
     """``octavo.api.Backend`` on one GPU: graphs for decodes, transfers that nobody waits for.
 
-    A subclass sets ``caps``.
+    What is queued goes to the thread's current device, and whoever calls may have another one, or
+    another engine: so each call makes its own the current one. A subclass sets ``caps``.
     """
 
     torch_kind: ClassVar[str] = "cuda"
@@ -98,11 +100,13 @@ class GpuBackend(TorchBackend):
 
     def put_all(self, arrays: Sequence[NDArray[Any]]) -> list[Array]:
         """A step's inputs in one transfer that the host does not wait for."""
-        return self._staging.put_all(arrays)
+        with self._module.device(self.device):
+            return self._staging.put_all(arrays)
 
     def fetch(self, arrays: Sequence[Array]) -> Callable[[], list[NDArray[Any]]]:
         """Results on their way; the function waits for them alone."""
-        return self._staging.fetch(arrays, self.get)
+        with self._module.device(self.device):
+            return self._staging.fetch(arrays, self.get)
 
     def copy_blocks(self, src: TorchCache, dst: TorchCache, pairs: NDArray[np.int32]) -> TorchCache:
         """In place in ``dst``, in the order of what is queued; the host does not wait.
@@ -125,10 +129,16 @@ class GpuBackend(TorchBackend):
     def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """Graphs for decodes alone, all else as it comes."""
         function = torch.no_grad()(step)
-        if self._capture is None:
-            return function
-        sizes, most = self.options.graph_batch_sizes, self.options.max_graphs
-        return GraphedFunction(function, self._capture, sizes, most)
+        if self._capture is not None:
+            sizes, most = self.options.graph_batch_sizes, self.options.max_graphs
+            function = GraphedFunction(function, self._capture, sizes, most)
+
+        @functools.wraps(step)
+        def on_device(*arguments: Any, **named: Any) -> Any:
+            with self._module.device(self.device):
+                return function(*arguments, **named)
+
+        return on_device
 
     def close(self) -> None:
         """Wait for what is queued, and give back what torch's allocator keeps."""

@@ -20,11 +20,11 @@ torch = pytest.importorskip("torch")
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from octavo import LLM, SamplingParams  # noqa: E402
-from octavo.api import PortableOps  # noqa: E402
+from octavo.api import KVSpec, PortableOps  # noqa: E402
 from octavo.testing.conform import Planned, all_checks, plan_cases, run_case  # noqa: E402
 from octavo.testing.subject import Subject  # noqa: E402
 from octavo.testing.tiny_models import TINY_MODELS  # noqa: E402
-from octavo_torch.caches import TorchCache  # noqa: E402
+from octavo_torch.caches import TorchCache, make_cache  # noqa: E402
 from octavo_torch.cpu import TorchCpuBackend  # noqa: E402
 from octavo_torch.gpu import GpuBackend  # noqa: E402
 from octavo_torch.gpu_options import GpuOptions  # noqa: E402
@@ -285,11 +285,15 @@ def test_each_backend_works_on_its_own_device_whichever_is_current(monkeypatch):
 
         def put_all(self, arrays):
             used.append(devices.current)
+            return arrays
 
         def fetch(self, arrays, read):
             used.append(devices.current)
 
     monkeypatch.setattr("octavo_torch.gpu.Staging", Watched)
+    pytest.importorskip("triton")
+    copied = "octavo_torch.kernels.copy_blocks.copy_blocks"
+    monkeypatch.setattr(copied, lambda *_: used.append((devices.current, "copied")))
     monkeypatch.setattr("torch.cpu", devices)
     monkeypatch.setattr(GpuBackend, "torch_kind", "cpu")
     monkeypatch.setattr(GpuBackend, "make_ops", lambda _: ArrayOps())
@@ -297,5 +301,9 @@ def test_each_backend_works_on_its_own_device_whichever_is_current(monkeypatch):
     for backend in (first, second, first):
         backend.put_all([])
         backend.fetch([])
+        cache = make_cache(KVSpec("full", 1, 8, "float16"), 2, 16, torch.device("cpu"))
+        backend.copy_blocks(cache, cache, np.array([[0, 1]], np.int32))
         backend.compile(lambda weights, **_: used.append((devices.current, weights)))(7, extra=1)
-    assert used == [0, 0, (0, 7), 1, 1, (1, 7), 0, 0, (0, 7)]
+    for index, start in ((0, 0), (1, 6), (0, 12)):
+        copies = [index, (index, "copied"), (index, "copied")]
+        assert used[start : start + 6] == [index, index, *copies, (index, 7)]

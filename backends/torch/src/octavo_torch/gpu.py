@@ -118,8 +118,9 @@ class GpuBackend(TorchBackend):
         from octavo_torch.kernels.copy_blocks import copy_blocks
 
         from_blocks, to_blocks = self.put_all(list(np.ascontiguousarray(pairs.T)))
-        for source, target in zip(block_parts(src), block_parts(dst), strict=True):
-            copy_blocks(source, target, from_blocks, to_blocks)
+        with self._module.device(self.device):
+            for source, target in zip(block_parts(src), block_parts(dst), strict=True):
+                copy_blocks(source, target, from_blocks, to_blocks)
         return dst
 
     def plan(self, batch: StepBatch, block_size: int) -> Sequence[TorchPlan]:

@@ -14,6 +14,7 @@ from octavo.errors import BackendError, UsageError
 from octavo.ops.binding import bind_ops
 from octavo.ops.names import OP_NAMES
 from octavo.ops.portable import PortableOps
+from octavo.ops.providers import attention_providers
 from octavo.plugins import PluginRecord, Plugins
 from octavo.policy import Policy
 from octavo.spec import API_VERSION, AttentionSpec, BackendSpec, DeviceInfo
@@ -76,10 +77,19 @@ def bind(ops: Any = None, preferences=None, specs=(), by_kind=None, **more):
         PluginRecord("flash", "octavo-flash", "1", "flash", "ok", attention=tuple(specs)),
     )
     resolution = Resolution(spec, DeviceInfo("device", 0, ""), "")
-    backend = SimpleNamespace(ops=ops or ToyOps())
-    bound, bindings = bind_ops(backend, resolution, policy, Plugins(records), **more)
+    chosen_by = (SimpleNamespace(ops=ops or ToyOps()), resolution, policy, Plugins(records))
+    bound, bindings = bind_ops(*chosen_by, **more)
     assert [binding.op for binding in bindings] == list(OP_NAMES)
-    return bound, {binding.op: binding for binding in bindings}
+    return bound, Bindings(chosen_by, bindings)
+
+
+class Bindings(dict):
+    """By op; ``providers`` are those of attention by name, as ``octavo ops`` lists them."""
+
+    def __init__(self, chosen_by, bindings) -> None:
+        super().__init__((binding.op, binding) for binding in bindings)
+        found = attention_providers(*chosen_by, bindings)
+        self.providers = {provider.name: provider for provider in found}
 
 
 def attend(ops) -> list[str]:
@@ -290,3 +300,26 @@ def test_frozen_ops_can_be_bound():
 
     bound, _ = bind(Frozen(), {"paged_attention": ("flash",)}, [attention()])
     assert attend(bound) == ["flash write", "flash attention"]
+
+
+def test_who_does_not_serve_is_listed_with_the_reason():
+    def absent(loaded):
+        raise BackendError("Flash is not installed (pip install flash).")
+
+    specs = [
+        replace(attention("slow"), summary="gathers keys"),
+        attention(),
+        replace(attention("absent"), load=absent),
+        attention("elsewhere", backend="other"),
+    ]
+    order = {"paged_attention": ("absent", "flash", "slow")}
+    _, bindings = bind(None, order, specs)
+
+    assert [(name, each.state) for name, each in bindings.providers.items()] == [
+        ("absent", "cannot serve: Flash is not installed (pip install flash)"),
+        ("flash", "serves"),
+        ("slow", "--attention-backend slow"),
+    ]
+    slow = bindings.providers["slow"]
+    assert (slow.distribution, slow.summary, slow.serves) == ("octavo-flash", "gathers keys", False)
+    assert who(bindings["write_kv"]) == ("flash", "octavo-flash")

@@ -62,6 +62,10 @@ class Plugins:
         """Attention and cache implementations that plugins add."""
         return tuple(spec for record in self.records for spec in record.attention)
 
+    def attention_of(self, backend: str) -> tuple[AttentionSpec, ...]:
+        """Those of them that are for one backend."""
+        return tuple(spec for spec in self.attention if spec.backend == backend)
+
     @property
     def parsers(self) -> tuple[ParserSpec, ...]:
         """Formats of tool calls and of reasoning that plugins add or replace."""
@@ -78,6 +82,13 @@ class Plugins:
             if any(spec.name == backend for spec in record.backends):
                 return record.distribution
         raise KeyError(backend)
+
+    def distribution_of_attention(self, backend: str, name: str) -> str:
+        """The distribution that registered an implementation of attention for a backend."""
+        for record in self.records:
+            if any((spec.backend, spec.name) == (backend, name) for spec in record.attention):
+                return record.distribution
+        raise KeyError(name)
 
     def distributions_by_package(self) -> dict[str, str]:
         """Top-level package → distribution, for the usable plugins and Octavo itself."""

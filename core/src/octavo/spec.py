@@ -76,6 +76,8 @@ class AttentionSpec:
     load: Callable[[Backend], Mapping[str, Callable[..., Any]]]  # op name -> implementation
     supports: Callable[[Any], str | None]  # model -> None if it can, else why not
     api_version: int
+    summary: str = ""
+    """What it is and where it ends, for ``octavo ops``: one line."""
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ _FIELD_CHECKS: dict[type, dict[str, Check]] = {
         "ops": ("a tuple of distinct op names, not empty", _is_tuple_of(_is_text)),
         "load": _CALLABLE_CHECK,
         "supports": _CALLABLE_CHECK,
+        "summary": ("a string", lambda value: isinstance(value, str)),
     },
     ModelSpec: {
         "architecture": _TEXT_CHECK,

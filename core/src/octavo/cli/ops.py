@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,6 +34,8 @@ def ops(
 
     What a backend does not override is served by Octavo's portable default.
 
+    Where there are several implementations of attention, all are listed, in order of preference.
+
     In plugins.toml, \[ops.NAME] can prefer another implementation.
 
     [bold]Examples[/bold]
@@ -46,6 +48,7 @@ def ops(
     from octavo.devices import load_backend, resolve
     from octavo.member_faults import close_backend
     from octavo.ops.binding import bind_ops
+    from octavo.ops.providers import attention_providers
 
     with plugin_output_to_stderr():
         policy, plugins = installed(plugins_file)
@@ -55,16 +58,27 @@ def ops(
             _, bindings = bind_ops(
                 loaded, resolution, policy, plugins, attention_backend=attention_backend
             )
+            providers = attention_providers(loaded, resolution, policy, plugins, bindings)
         finally:
             close_backend(loaded, resolution.spec.name)
     if as_json:
         place = {"kind": resolution.device.kind, "index": resolution.device.index}
-        record = {"device": place, "backend": resolution.spec.name, "reason": resolution.reason}
-        print_json({**record, "ops": [vars(binding) for binding in bindings]})
+        record: dict[str, Any] = {
+            "device": place,
+            "backend": resolution.spec.name,
+            "reason": resolution.reason,
+        }
+        record["ops"] = [vars(binding) for binding in bindings]
+        print_json({**record, "attention": [vars(provider) for provider in providers]})
         return
     print_note(resolution.reason)
     print_table(
         "Ops",
         ("op", "implementation", "distribution", "why"),
         [(each.op, each.implementation, each.distribution, each.reason) for each in bindings],
+    )
+    print_table(
+        "Attention",
+        ("provider", "distribution", "state", "what it is"),
+        [(each.name, each.distribution, each.state, each.summary) for each in providers],
     )

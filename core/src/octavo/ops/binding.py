@@ -62,8 +62,7 @@ def bind_ops(
     Raises UsageError if ``attention_backend`` cannot be had, or if two preferences disagree.
     """
     name, kind = resolution.spec.name, resolution.device.kind
-    specs = [spec for spec in plugins.attention if spec.backend == name]
-    selector = Selector(backend, name, specs, model)
+    selector = Selector(backend, name, plugins.attention_of(name), model)
     selected = selector.select(policy.ops_for(name, kind), attention_backend)
     members, reasons = _replacements(backend.ops, selected)
     bound = _with_members(backend.ops, members) if members else backend.ops
@@ -72,10 +71,12 @@ def bind_ops(
     for op in OP_NAMES:
         implementation, module = _implementer(backend.ops, op, members.get(op))
         reason = reasons.get(op) or _default_reason(module)
+        distribution = _owner(module, distributions)
         choice = selected[op][0] if op in selected else None
         if choice is not None and choice.source == "plugin":
             implementation = choice.name
-        bindings.append(OpBinding(op, implementation, _owner(module, distributions), reason))
+            distribution = plugins.distribution_of_attention(name, choice.name)
+        bindings.append(OpBinding(op, implementation, distribution, reason))
     return bound, bindings
 
 

@@ -58,6 +58,11 @@ class Selector:
                 self._record(selected, *self._prefer(op, names))
         return selected
 
+    def refusal(self, spec: AttentionSpec) -> str | None:
+        """Why a plugin's implementation cannot serve here; None if it can."""
+        choice = self._try_spec(spec, spec.ops)
+        return choice if isinstance(choice, str) else None
+
     def _demand(self, name: str) -> tuple[Choice, str]:
         """An explicit choice: served, or refused with what there is."""
         known = [spec.name for spec in self.attention_specs] + [self.backend_name, PORTABLE]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -61,6 +62,24 @@ def test_attention_is_the_same_in_many_turns(check, monkeypatch):
     """Decodes one by one, as long contexts have them; the suite's are short and go together."""
     monkeypatch.setattr(octavo_torch.attention, "_GATHERED_BYTES", 1)
     run_op_check(subject_over(TorchCpuBackend(0, {})), check, quick=True)
+
+
+class BoundedBackend(TorchCpuBackend):
+    """With bounds for the host's numbers wherever every sequence has one token, as graphs have."""
+
+    def plan(self, batch, block_size):
+        plans = super().plan(batch, block_size)
+        return tuple(map(within_bounds, plans)) if plans[0].max_query_len <= 1 else plans
+
+
+def within_bounds(plan):
+    most = plan.block_table.shape[1] * plan.block_size
+    return replace(plan, max_seq_len=most, host_query_start=(), host_seq_lens=())
+
+
+@pytest.mark.parametrize("check", ATTENTION_CHECKS)
+def test_attention_is_the_same_within_bounds(check):
+    run_op_check(subject_over(BoundedBackend(0, {})), check, quick=True)
 
 
 @pytest.mark.parametrize(
@@ -169,11 +188,14 @@ def test_a_plan_has_the_hosts_numbers_and_shares_what_groups_share():
 
 
 @pytest.mark.parametrize("window", [None, 6])
-def test_decodes_may_stand_behind_prefills(window):
-    """And what nobody may see holds NaN."""
-    backend = TorchCpuBackend(0, {})
+@pytest.mark.parametrize(
+    "counts", [[1, 5, 1, 1], [1, 1, 1, 1], [1]], ids=["mixed", "decodes", "one"]
+)
+def test_attention_beside_nan(window, counts):
+    """Decodes may stand behind prefills, or be recorded; what nobody may see holds NaN."""
+    backend = BoundedBackend(0, {})
     params = AttentionParams(scale=0.3, window=window)
-    counts, lengths = [1, 5, 1, 1], [9, 12, 40, 3]
+    lengths = [9, 12, 40, 3][: len(counts)]
     batch = batch_of(counts, lengths)
     (plan,) = backend.plan(batch, 16)
     cache = make_cache(KVSpec("full", 2, 8, "float32"), 17, 16, CPU)

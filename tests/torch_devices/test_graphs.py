@@ -109,6 +109,7 @@ class ArrayOps(TorchOps):
 class GraphingBackend(TorchCpuBackend):
     """torch on the CPU, as a GPU's backend uses it."""
 
+    ops_class = ArrayOps
     caps = replace(TorchCpuBackend.caps, asynchronous=True, decode_buckets=SIZES)
 
     def __init__(self, index, options):
@@ -117,7 +118,7 @@ class GraphingBackend(TorchCpuBackend):
         self.functions = []
 
     def make_ops(self):
-        return ArrayOps()
+        return self.ops_class()
 
     def put_all(self, arrays):
         return self.staging.put_all(arrays)
@@ -188,6 +189,17 @@ def test_graphs_give_the_tokens_of_numpy(load, family):
     graphs = llm.loaded.backend.capture.graphs
     assert len(graphs) > 2
     assert sum(graph.num_replays for graph in graphs) > 20
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3"])
+def test_torch_s_own_attention_can_be_recorded(load, family, monkeypatch):
+    """It gathers up to the bounds that a graph has in place of the host's numbers."""
+    vocab_size = TINY_MODELS[family].config["vocab_size"]
+    expected = answers(load(family, graphs=False), vocab_size)
+    monkeypatch.setattr(GraphingBackend, "ops_class", TorchOps)
+    llm = load(family, attention_backend="sdpa")
+    assert answers(llm, vocab_size) == expected
+    assert sum(graph.num_replays for graph in llm.loaded.backend.capture.graphs) > 20
 
 
 def test_graphs_survive_new_caches_and_preemption(load):

@@ -4,6 +4,9 @@ Keys and values are gathered out of the cache, then torch's own attention serves
 are capped or a sink joins them, the formula itself. What is beyond a sequence, or behind its
 window, may hold anything, NaN too: it is cut off where the host knows the place, and set to zero
 elsewhere, since a weight of zero does not undo a NaN.
+
+A step of decodes that is recorded has bounds in place of the host's numbers: what all its replays
+may see is gathered, and masked by what the arrays say then.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from octavo_torch.plan import TorchPlan
 __all__ = ["paged_attention"]
 
 _GATHERED_BYTES = 4 << 20  # of keys, at once: larger pieces are fetched anew from the system
+_GATHERED_BYTES_ON_GPUS = 256 << 20  # torch keeps such pieces there, and few launches matter
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class _Span:
     seq_lens: tuple[int, ...]
     first_keys: tuple[int, ...]
     """Of each sequence, the first key that any of its tokens sees."""
+    is_bound: bool = False
+    """The numbers of keys are not those of the sequences but the most that there may be."""
 
 
 def paged_attention(
@@ -45,7 +51,7 @@ def paged_attention(
     cache: TorchCache,
     plan: TorchPlan,
     params: AttentionParams,
-    sinks: torch.Tensor | None,
+    sinks: torch.Tensor | None = None,  # [heads]
 ) -> torch.Tensor:
     """Attention of each token over its sequence's cached keys; zeros in padded places."""
     spans = list(_spans(plan, params, cache))
@@ -60,6 +66,9 @@ def paged_attention(
 
 def _spans(plan: TorchPlan, params: AttentionParams, cache: TorchCache) -> Iterator[_Span]:
     starts, seq_lens = plan.host_query_start, plan.host_seq_lens
+    is_bound = plan.is_bound
+    if is_bound:
+        starts, seq_lens = tuple(range(plan.num_seqs + 1)), (plan.max_seq_len,) * plan.num_seqs
     num_decodes = 0
     while num_decodes < len(seq_lens) and starts[num_decodes + 1] == num_decodes + 1:
         num_decodes += 1
@@ -69,14 +78,16 @@ def _spans(plan: TorchPlan, params: AttentionParams, cache: TorchCache) -> Itera
         num_new = (starts[i + 1] - starts[i] for i in range(first, end))
         window = params.window
         first_keys = tuple(
-            0 if window is None else max(0, length - new - window + 1)
+            0 if window is None or is_bound else max(0, length - new - window + 1)
             for length, new in zip(lengths, num_new, strict=True)
         )
         num_tokens = starts[end] - starts[first]
-        return _Span(first, end - first, starts[first], num_tokens, lengths, first_keys)
+        num_seqs = end - first
+        return _Span(first, num_seqs, starts[first], num_tokens, lengths, first_keys, is_bound)
 
     key_bytes = cache.k.shape[1] * cache.k.shape[3] * 4
-    seqs_at_once = max(1, _GATHERED_BYTES // (key_bytes * max(plan.max_seq_len, 1)))
+    at_once = _GATHERED_BYTES if cache.k.device.type == "cpu" else _GATHERED_BYTES_ON_GPUS
+    seqs_at_once = max(1, at_once // (key_bytes * max(plan.max_seq_len, 1)))
     for first in range(0, num_decodes, seqs_at_once):
         yield span(first, min(first + seqs_at_once, num_decodes))
     for seq in range(num_decodes, len(seq_lens)):
@@ -103,7 +114,7 @@ def _attend_span(
     k = read_blocks(cache.k, cache.k_scale, blocks, computed)[:, :, keys]
     v = read_blocks(cache.v, cache.v_scale, blocks, computed)[:, :, keys]
     visible = _visible(plan, params, span, first_key, end_key)
-    if span.num_seqs > 1 and visible is not None:
+    if (span.num_seqs > 1 or span.is_bound) and visible is not None:
         _clear(k, v, visible, span, first_key)
     # [seqs, heads, new tokens, head_dim]
     query = q.to(k.dtype).view(span.num_seqs, -1, *q.shape[1:]).transpose(1, 2)
@@ -119,7 +130,7 @@ def _visible(
 ) -> torch.Tensor | None:
     """bool[seqs, 1, new tokens, keys]; None where all are, or the causal triangle is it."""
     new_tokens = span.num_tokens // span.num_seqs
-    is_alone = span.num_seqs == 1
+    is_alone = span.num_seqs == 1 and not span.is_bound
     is_whole = is_alone and first_key == 0 and params.window is None
     if is_whole and (not params.causal or new_tokens in (1, end_key)):
         return None
@@ -144,7 +155,7 @@ def _clear(
 ) -> None:
     """Zeros where a sequence of one token sees nothing: ahead of its window, and past its end."""
     hidden = ~visible.view(span.num_seqs, 1, -1, 1)
-    shortest = min(span.seq_lens) - first_key
+    shortest = 0 if span.is_bound else min(span.seq_lens) - first_key
     for part in (slice(0, max(span.first_keys) - first_key), slice(shortest, None)):
         if hidden[:, :, part].shape[2]:
             k[:, :, part].masked_fill_(hidden[:, :, part], 0)

@@ -53,6 +53,11 @@ class TorchPlan:
     host_seq_lens: tuple[int, ...] = ()
     block_size: int = 16
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether the host's numbers are bounds, for a step of decodes that is recorded."""
+        return not self.host_seq_lens and self.num_seqs > 0
+
 
 def make_plan(
     batch: StepBatch, group: GroupBatch, block_size: int, put: Callable[[Any], torch.Tensor]

@@ -18,6 +18,7 @@ from octavo.api import (
     hookimpl,
     host_memory,
 )
+from octavo_torch.attention_providers import attention_specs
 
 if TYPE_CHECKING:
     from octavo.api import Backend
@@ -95,7 +96,9 @@ def _load_ipex(backend: Backend) -> Mapping[str, Callable[..., Any]]:
 
 @hookimpl
 def octavo_register_attention(register: Callable[[AttentionSpec], None]) -> None:
-    """Offer the attention of libraries that may be installed."""
+    """Offer what torch, Triton and libraries that may be installed have for it."""
+    for spec in attention_specs():
+        register(spec)
     register(
         AttentionSpec(
             name="ipex",
@@ -104,5 +107,6 @@ def octavo_register_attention(register: Callable[[AttentionSpec], None]) -> None
             load=_load_ipex,
             supports=lambda _model: None,
             api_version=API_VERSION,
+            summary="Intel's extension for PyTorch, up to torch 2.8",
         )
     )

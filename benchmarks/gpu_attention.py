@@ -18,7 +18,7 @@ import torch
 from gpu_clock import Clock
 from gpu_peers import PEERS
 from gpu_settings import AttentionShape, Row, Settings, decode_shape, prefill_shape
-from octavo.api import AttentionParams, GroupBatch, KVSpec, StepBatch
+from octavo.api import AttentionParams, GroupBatch, KVSpec, StepBatch, UsageError
 
 DECODE = "decode attention"
 PREFILL = "prefill attention"
@@ -34,6 +34,8 @@ class Served:
 
     backend: Any
     ops: Mapping[str, Any]
+    missing: Mapping[str, str]
+    """Who cannot be pinned here, and why."""
 
     @property
     def block_size(self) -> int:
@@ -56,14 +58,20 @@ def served(settings: Settings) -> Served:
     subject = Subject.installed(settings.backend, settings.device)
     names = [spec.name for spec in subject.plugins.attention if spec.backend == settings.backend]
     rest = (subject.backend, subject.resolution, subject.policy, subject.plugins)
-    pinned = {name: bind_ops(*rest, attention_backend=name)[0] for name in names}
-    labelled = {f"octavo, {name}": ops for name, ops in pinned.items()}
-    return Served(subject.backend, {"octavo": subject.ops} | labelled)
+    pinned, missing = {}, {}
+    for name in names:
+        try:
+            pinned[f"octavo, {name}"] = bind_ops(*rest, attention_backend=name)[0]
+        except UsageError as error:
+            missing[f"octavo, {name}"] = str(error)
+    return Served(subject.backend, {"octavo": subject.ops} | pinned, missing)
 
 
 def run(settings: Settings) -> Iterator[Row]:
     octavo = served(settings)
     clock = Clock(settings.torch_device)
+    for name, why in octavo.missing.items():
+        yield {"table": DECODE, "shape": "", "cache": "", "who": name, "why": why}
     with torch.inference_mode():
         for dtype in ERROR_BOUNDS:
             if dtype in octavo.backend.caps.kv_dtypes:

@@ -56,16 +56,20 @@ class GroupBackend(TinyBackend):
 
     def make_kv(self, spec, num_blocks, block_size):
         shape = (num_blocks, block_size, spec.num_kv_heads, spec.head_dim)
-        return PortableCache(*(self.group.zeros(shape, np.float32) for _ in "kv"))
+        return self.group.make(make_cache, shape)
 
     def compile(self, step):
         spread = self.group.spread(step, lambda tree: isinstance(tree, PortableCache))
         return jax.jit(spread, donate_argnums=1)
 
 
+def make_cache(shape):
+    return PortableCache(jnp.zeros(shape), jnp.zeros(shape))
+
+
 def run(config, num_shards):
     model = build_model(config)
-    group = DeviceGroup(tuple(jax.devices()[:num_shards]), heads_axis=2)
+    group = DeviceGroup(tuple(jax.devices()[:num_shards]))
     backend = GroupBackend(xp=jnp, to_device=group.place, group=group)
     source = DummySource(config, seed=3)
     loader = CheckpointWeightLoader(source, backend, "float32", num_shards=num_shards)

@@ -6,7 +6,8 @@ sees its own piece, as ``jax.shard_map`` has it, and models run as if there were
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,17 +22,14 @@ from octavo_tpu.shares import AXIS, share_specs
 __all__ = ["DeviceGroup"]
 
 _EVERYWHERE = PartitionSpec()
+_OWN = PartitionSpec(AXIS)  # the first axis is divided
 
 
 @dataclass(frozen=True)
 class DeviceGroup:
-    """The devices in the order of their shares; they may belong to several processes.
-
-    ``heads_axis`` is that of the KV heads in the arrays of a cache.
-    """
+    """The devices in the order of their shares; they may belong to several processes."""
 
     devices: tuple[jax.Device, ...]
-    heads_axis: int
 
     @cached_property
     def mesh(self) -> Mesh:
@@ -42,22 +40,20 @@ class DeviceGroup:
         self, array: NDArray[Any], dtype: Any = None, *, axis: int | None = None
     ) -> jax.Array:
         """A host array on every device, or divided equally among them along ``axis``."""
+        spec = _EVERYWHERE if axis is None else PartitionSpec(*[None] * axis, AXIS)
         kept_dtype = array.dtype if dtype is None else dtype
         return jax.make_array_from_callback(
             array.shape,
-            NamedSharding(self.mesh, _EVERYWHERE if axis is None else _divided(axis)),
+            NamedSharding(self.mesh, spec),
             lambda index: np.asarray(array[index], kept_dtype),
         )
 
-    def zeros(self, shape: Sequence[int], dtype: Any) -> jax.Array:
-        """An array of a cache; ``shape`` is that of one device's."""
-        whole = list(shape)
-        whole[self.heads_axis] *= len(self.devices)
-        sharding = NamedSharding(self.mesh, _divided(self.heads_axis))
-        zeros = np.zeros((), dtype)
-        return jax.make_array_from_callback(
-            tuple(whole), sharding, lambda _index: np.broadcast_to(zeros, shape)
-        )
+    def make(self, make: Callable[..., Any], *arguments: Any) -> Any:
+        """The arrays of a cache, which each device makes for itself: ``make(*arguments)``.
+
+        Globally they stand one behind the other along the first axis, whatever that means.
+        """
+        return _maker(self, make, arguments)()
 
     def spread(
         self, step: Callable[..., Any], is_cache: Callable[[Any], bool]
@@ -67,7 +63,6 @@ class DeviceGroup:
         It returns as many caches as it takes, in their order, or none. All else that it returns
         has to be alike on every device, as what follows from sums over the group is.
         """
-        caches_spec = _divided(self.heads_axis)
 
         def together(weights: Any, caches: Any, *inputs: Any) -> Any:
             structure, are_caches = None, []
@@ -82,8 +77,8 @@ class DeviceGroup:
             run = jax.shard_map(
                 alone,
                 mesh=self.mesh,
-                in_specs=(share_specs(weights), caches_spec, *[_EVERYWHERE] * len(inputs)),
-                out_specs=(caches_spec, _EVERYWHERE),
+                in_specs=(share_specs(weights), _OWN, *[_EVERYWHERE] * len(inputs)),
+                out_specs=(_OWN, _EVERYWHERE),
                 check_vma=False,  # that devices sample alike is more than can be inferred
             )
             own, alike = map(iter, run(weights, caches, *inputs))
@@ -93,5 +88,13 @@ class DeviceGroup:
         return together
 
 
-def _divided(axis: int) -> PartitionSpec:
-    return PartitionSpec(*[None] * axis, AXIS)
+@functools.cache  # layers have caches of few shapes, and each is a program to compile
+def _maker(
+    group: DeviceGroup, make: Callable[..., Any], arguments: tuple[Any, ...]
+) -> Callable[[], Any]:
+    def alone() -> Any:
+        return make(*arguments)
+
+    return jax.jit(
+        jax.shard_map(alone, mesh=group.mesh, in_specs=(), out_specs=_OWN, check_vma=False)
+    )

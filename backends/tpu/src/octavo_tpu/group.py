@@ -7,7 +7,7 @@ sees its own piece, as ``jax.shard_map`` has it, and models run as if there were
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -47,6 +47,14 @@ class DeviceGroup:
             NamedSharding(self.mesh, spec),
             lambda index: np.asarray(array[index], kept_dtype),
         )
+
+    def place_all(self, arrays: Sequence[NDArray[Any]]) -> Sequence[jax.Array]:
+        """Host arrays on every device, in one call where all belong to this process."""
+        everywhere = NamedSharding(self.mesh, _EVERYWHERE)
+        if not everywhere.is_fully_addressable:
+            return [self.place(array) for array in arrays]
+        placed: Sequence[jax.Array] = jax.device_put(list(arrays), everywhere)
+        return placed
 
     def make(self, make: Callable[..., Any], *arguments: Any) -> Any:
         """The arrays of a cache, which each device makes for itself: ``make(*arguments)``.

@@ -1,0 +1,148 @@
+"""The members of a backend whose devices share every model that is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.api import PortableBackend, PortableCache, PortableLinear, PortableOps, each_step_tree
+from octavo_tpu.group import DeviceGroup
+from octavo_tpu.shares import SharedLinear, SharedVector, group_ops
+
+if TYPE_CHECKING:
+    from octavo.api import Array, KVSpec, LinearWeight, QuantizedTensor
+
+__all__ = ["GroupBackend"]
+
+each_step_tree(jax.tree_util.register_dataclass)  # jit takes no other dataclasses
+
+
+class GroupBackend(PortableBackend):
+    """``WeightShards`` over a DeviceGroup; what knows one device alone is left to a subclass.
+
+    Swap space has a first axis more, over the devices.
+    """
+
+    cache_type: type = PortableCache
+
+    def __init__(self, ops: type[PortableOps], devices: Sequence[jax.Device]) -> None:
+        super().__init__(group_ops(ops)(jnp))
+        self.group = DeviceGroup(tuple(devices))
+        self._take = jax.jit(self.spread(_take))
+        write = self.spread(_write)
+        self._write = jax.jit(
+            lambda rows, cache, blocks: write((), (cache, rows), blocks), donate_argnums=1
+        )
+
+    def put(self, array: NDArray[Any], dtype: str | None = None) -> jax.Array:
+        """On every device."""
+        return self.group.place(array, dtype)
+
+    def put_all(self, arrays: Sequence[NDArray[Any]]) -> Sequence[jax.Array]:
+        """A step's inputs, on every device."""
+        return self.group.place_all(arrays)
+
+    def get(self, array: Array) -> NDArray[Any]:
+        """What is the same on every device; waits for it."""
+        return np.asarray(array)
+
+    def fetch(self, arrays: Sequence[Array]) -> Callable[[], Sequence[NDArray[Any]]]:
+        """Begin the transfers; the function waits for these arrays alone."""
+        for array in arrays:
+            array.copy_to_host_async()  # type: ignore[attr-defined]  # a jax.Array
+        return lambda: [np.asarray(array) for array in arrays]
+
+    def put_vector_shards(self, vector: NDArray[Any], dtype: str | None = None) -> SharedVector:
+        """The weight of a norm, divided."""
+        return SharedVector(self.group.place(vector, dtype, axis=0))
+
+    def put_linear_shards(
+        self,
+        weight: NDArray[Any] | QuantizedTensor,
+        bias: NDArray[Any] | None,
+        dtype: str,
+        axis: str,
+    ) -> LinearWeight:
+        """Rows or columns of a weight, each device's sent to it alone."""
+        along = 0 if axis == "out" else 1
+        placed = self.group.place(np.asarray(weight), dtype, axis=along)
+        shared_bias = None
+        if bias is not None:
+            shared_bias = self.group.place(bias, dtype, axis=0 if axis == "out" else None)
+        return SharedLinear(self.linear_of(placed), shared_bias, axis)
+
+    def linear_of(self, placed: jax.Array) -> LinearWeight:
+        """As ``ops.linear`` takes it: [out_features, in_features], on the devices already."""
+        return PortableLinear(placed)
+
+    def make_kv(
+        self, spec: KVSpec, num_blocks: int, block_size: int, *, on_host: bool = False
+    ) -> Any:
+        """A cache on each device, for the KV heads that ``spec`` says one keeps."""
+        make = type(self).local_cache
+        if not on_host:
+            return self.group.make(make, spec, num_blocks, block_size)
+        shapes = jax.eval_shape(lambda: make(spec, num_blocks, block_size))
+        devices = len(self.group.devices)
+        return jax.tree.map(lambda leaf: np.zeros((devices, *leaf.shape), leaf.dtype), shapes)
+
+    @staticmethod
+    def local_cache(spec: KVSpec, num_blocks: int, block_size: int) -> Any:
+        """One device's cache; arrays of blocks."""
+        shape = (num_blocks, block_size, spec.num_kv_heads, spec.head_dim)
+        return PortableCache(*(jnp.zeros(shape, spec.dtype) for _ in "kv"))
+
+    def copy_blocks(self, src: Any, dst: Any, pairs: NDArray[np.int32]) -> Any:
+        """On each device for itself; by way of the host where one of the caches is there."""
+        if not len(pairs):
+            return dst
+        from_blocks, to_blocks = _padded(pairs).T
+        devices = len(self.group.devices)
+        if _is_on_host(src):
+            rows = jax.tree.map(
+                lambda stored: self.group.place(
+                    stored[:, from_blocks].reshape(-1, *stored.shape[2:]), axis=0
+                ),
+                src,
+            )
+        else:
+            rows = self._take((), (src,), self.put(np.ascontiguousarray(from_blocks)))
+        if not _is_on_host(dst):
+            return self._write(rows, dst, self.put(np.ascontiguousarray(to_blocks)))
+        for stored, taken in zip(jax.tree.leaves(dst), jax.tree.leaves(rows), strict=True):
+            stored[:, to_blocks] = np.asarray(taken).reshape(devices, -1, *stored.shape[2:])
+        return dst
+
+    def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """``jax.jit`` of the step on all devices; the caches are donated."""
+        return jax.jit(self.spread(step), donate_argnums=1)
+
+    def spread(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """The step on all devices, to be jitted."""
+        return self.group.spread(step, lambda tree: isinstance(tree, self.cache_type))
+
+
+def _is_on_host(cache: Any) -> bool:
+    return isinstance(jax.tree.leaves(cache)[0], np.ndarray)
+
+
+def _take(_weights: Any, caches: tuple[Any], blocks: jax.Array) -> Any:
+    """Some blocks of a cache, as a cache of just these."""
+    return jax.tree.map(lambda stored: jnp.take(stored, blocks, axis=0), caches[0])
+
+
+def _write(_weights: Any, caches: tuple[Any, Any], blocks: jax.Array) -> Any:
+    """A cache with some of its blocks replaced by those of the other."""
+    cache, rows = caches
+    return jax.tree.map(lambda stored, taken: stored.at[blocks].set(taken), cache, rows)
+
+
+def _padded(pairs: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The last pair repeated up to a power of two, so that few shapes are compiled."""
+    num_pairs = 1 << (len(pairs) - 1).bit_length()
+    return np.pad(pairs, ((0, num_pairs - len(pairs)), (0, 0)), mode="edge")

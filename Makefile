@@ -25,6 +25,8 @@ CLIENT_STAMPS := $(CLIENTS:%=$(CLIENT_VENVS)/%/made.stamp) $(CLIENT_VENVS)/node/
 
 # Intel's extension for PyTorch wants a torch of its own.
 IPEX_VENV := .venv-ipex
+# Where Google's compiler for TPUs lives, by itself: it has terms of its own, and nothing depends on it.
+TPU_VENV := .venv-tpu
 
 # The CPU kernels: compiled where there is a compiler, and then a failure is an error. CMake and Ninja
 # come as wheels where the system has none.
@@ -33,7 +35,7 @@ KERNELS := backends/cpu/CMakeLists.txt $(wildcard backends/cpu/kernels/*.* backe
 BUILD_TOOLS := $(if $(COMPILER),$(foreach tool,cmake ninja,$(if $(shell command -v $(tool) 2>/dev/null),,$(tool))))
 BUILD_ENV := $(if $(COMPILER),OCTAVO_CPU_REQUIRE_KERNELS=1,OCTAVO_CPU_NO_KERNELS=1)
 
-.PHONY: help demo serve kernels test test-all test-clients test-browser test-cross test-ipex browser-deps lint format matrix bench bench-clients clean clean-env
+.PHONY: help demo serve kernels test test-all test-clients test-browser test-cross test-ipex test-tpu-compiler browser-deps lint format matrix bench bench-clients clean clean-env
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +71,9 @@ test-cross: ## Check the CPU kernels for Arm and POWER under an emulator, as far
 
 test-ipex: $(IPEX_VENV)/made.stamp ## Hold Intel's extension for PyTorch to the conformance suite
 	$(IPEX_VENV)/bin/python -W ignore -m octavo conform torch --attention-backend ipex $(ARGS)
+
+test-tpu-compiler: $(TPU_VENV)/made.stamp ## Compile the TPU kernels and a decode step for TPUs that are not here
+	PYTHONPATH=backends/tpu/src $(TPU_VENV)/bin/python scripts/tpu_compile.py $(ARGS)
 
 browser-deps: $(VENV)/browser.stamp ## Install what drives Chromium, and look for Chromium itself
 	@command -v "$${OCTAVO_CHROMIUM:-chromium}" >/dev/null || { \
@@ -107,7 +112,7 @@ clean: ## Remove caches and built files
 	find core backends examples tests benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-env: ## Remove .venv and the clients' environments
-	rm -rf $(VENV) $(CLIENT_VENVS) $(IPEX_VENV) tests/clients/node/node_modules
+	rm -rf $(VENV) $(CLIENT_VENVS) $(IPEX_VENV) $(TPU_VENV) tests/clients/node/node_modules
 
 # A stamp is newer than all that decides what its step installs, or the step runs again.
 
@@ -168,6 +173,13 @@ $(CLIENT_VENVS)/node/modules.stamp: $(CLIENT_VENVS)/node/made.stamp tests/client
 	@echo "Installing the clients in tests/clients/node ..."
 	@cd tests/clients/node && PATH="$(CURDIR)/$(CLIENT_VENVS)/node/bin:$$PATH" \
 		npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(TPU_VENV)/made.stamp: requirements/tpu-compiler.txt constraints.txt core/pyproject.toml
+	@echo "Installing JAX and libtpu, which is under Google's terms, into $(TPU_VENV) ..."
+	@rm -rf $(TPU_VENV) && $(PYTHON) -m venv $(TPU_VENV)
+	@$(TPU_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-e core -r requirements/tpu-compiler.txt
 	@touch $@
 
 $(IPEX_VENV)/made.stamp: requirements/ipex.txt constraints.txt scripts/stand_in_cuda.py \

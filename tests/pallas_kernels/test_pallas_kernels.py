@@ -60,7 +60,7 @@ def no_races():
 def write(batch):
     """The cache after the kernel has written this step's tokens."""
     step = jax.jit(functools.partial(write_tokens, interpret=INTERPRETER))
-    return jax.block_until_ready(step(batch.cache, batch.k, batch.v, batch.plan.slots))
+    return jax.block_until_ready(step(batch.cache, batch.k, batch.v, batch.plan))
 
 
 def attend(case, batch, cache, interpret=INTERPRETER):

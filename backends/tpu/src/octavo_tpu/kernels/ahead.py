@@ -99,7 +99,7 @@ def attend(params: AttentionParams) -> Callable[..., tuple[jax.Array, RowCache]]
     def step(
         cache: RowCache, q: jax.Array, k: jax.Array, v: jax.Array, plan: Any, sinks: Any
     ) -> tuple[jax.Array, RowCache]:
-        cache = write_tokens(cache, k, v, plan.slots)
+        cache = write_tokens(cache, k, v, plan)
         return paged_attention(q, cache, plan, params, sinks), cache
 
     return step

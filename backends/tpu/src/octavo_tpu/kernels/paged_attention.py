@@ -19,7 +19,7 @@ from octavo_tpu.kernels.work import work_items
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-__all__ = ["paged_attention"]
+__all__ = ["paged_attention", "vmem_bytes"]
 
 _CHUNK_TOKENS = 256
 _CHUNK_BYTES = 4 << 20  # both halves
@@ -94,7 +94,7 @@ def _static(q: jax.Array, cache: RowCache, plan: Any, params: AttentionParams) -
     chunk_tokens = min(_CHUNK_TOKENS, _CHUNK_BYTES // token_bytes)
     chunk_blocks = max(1, chunk_tokens // block_size)
     group = q.shape[1] // layout.kv_heads
-    tile_tokens = min(len(q), _TILE_ROWS // group, _TILE_BYTES // (16 * head_rows * LANES))
+    tile_tokens = min(q.shape[0], _TILE_ROWS // group, _TILE_BYTES // (16 * head_rows * LANES))
     is_narrow = q.dtype == jnp.bfloat16 and cache.rows.dtype.itemsize < 4
     return Ragged(
         layout=layout,
@@ -137,7 +137,7 @@ def _call(
         absent |= {"sinks"} if sinks is None else set()
         static.program(Refs(*(None if name in absent else next(present) for name in Refs._fields)))
 
-    vmem_bytes = _vmem_bytes(scratch)
+    scratch_bytes = _scratch_bytes(scratch)
     attended: jax.Array = pl.pallas_call(
         kernel,
         grid_spec=pltpu.PrefetchScalarGridSpec(
@@ -151,7 +151,7 @@ def _call(
         # Padding's rows stay what they are: finite.
         input_output_aliases={2: 0},
         compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("arbitrary",), vmem_limit_bytes=2 * vmem_bytes + (16 << 20)
+            dimension_semantics=("arbitrary",), vmem_limit_bytes=2 * scratch_bytes + (16 << 20)
         ),
         cost_estimate=_cost(static, cache, q),
         interpret=interpret,
@@ -199,7 +199,12 @@ def _cost(static: Ragged, cache: RowCache, q: jax.Array) -> pl.CostEstimate:
     )
 
 
-def _vmem_bytes(scratch: dict[str, Any]) -> int:
+def vmem_bytes(q: Any, cache: RowCache, plan: Any, params: AttentionParams) -> int:
+    """What the kernel works in, for arguments or their shapes; sinks and padding come on top."""
+    return _scratch_bytes(_scratch(_static(q, cache, plan, params)))
+
+
+def _scratch_bytes(scratch: dict[str, Any]) -> int:
     total = 0
     for shape in scratch.values():
         if shape is not None and shape.memory_space == pltpu.VMEM:

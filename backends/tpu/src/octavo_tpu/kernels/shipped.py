@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["arguments", "reason_against", "shipped_attention"]
 
-_CHUNK_BLOCKS = 16
+_CHUNK_TOKENS = 256
+_VMEM_BYTES = 48 << 20
 _TILE_TOKENS = 32
 
 
@@ -79,10 +80,12 @@ def shipped_attention(
     from jax.experimental.pallas.ops.tpu.ragged_paged_attention import ragged_paged_attention
 
     positional, named = arguments(q, cache, plan, params)
+    chunk_blocks = max(1, _CHUNK_TOKENS // cache.rows.shape[1])
     attended: jax.Array = ragged_paged_attention(
         *positional,
         **named,
-        num_kv_pages_per_block=min(_CHUNK_BLOCKS, plan.block_table.shape[1]),
+        num_kv_pages_per_block=min(chunk_blocks, plan.block_table.shape[1]),
         num_queries_per_block=min(_TILE_TOKENS, len(q)),
+        vmem_limit_bytes=_VMEM_BYTES,
     )
     return attended

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
@@ -25,22 +26,47 @@ def write_tokens(
     cache: RowCache,
     k: Float[jax.Array, "tokens kv_heads head_dim"],
     v: Float[jax.Array, "tokens kv_heads head_dim"],
-    slots: Int[jax.Array, "tokens"],
+    plan: Any,
     *,
     interpret: Any = False,
 ) -> RowCache:
-    """Store K and V at ``slots``; block 0 is padding's and is left alone. ``cache`` is dead.
+    """Store K and V at the plan's slots; none of padding's tokens. ``cache`` is dead.
 
-    Tokens of a sequence stand side by side, and their slots ascend (octavo.api.AttentionPlan).
+    ``plan`` has the fields of octavo.api.AttentionPlan. Tokens of a sequence stand side by side
+    and in order, padding behind all of them.
     """
     rows, scales = pack(cache.layout, k, v)
-    written = write_rows(cache.rows, rows, slots, interpret=interpret)
-    stored_scales = cache.scales
-    if stored_scales is not None:
-        block_size = cache.rows.shape[1]
-        places = (slots // block_size, slice(None), slots % block_size)
-        stored_scales = stored_scales.at[places].set(scales)
-    return RowCache(written, stored_scales, cache.kv_heads, cache.head_dim)
+    written = write_rows(cache.rows, rows, plan.slots, interpret=interpret)
+    stored = cache.scales
+    if stored is not None and scales is not None:
+        stored = _write_scales(stored, scales, plan.slots, plan.seq_lens.shape[0])
+    return RowCache(written, stored, cache.kv_heads, cache.head_dim)
+
+
+def _write_scales(
+    stored: Float[jax.Array, "num_blocks scale_rows block_size"],
+    scales: Float[jax.Array, "tokens scale_rows"],
+    slots: Int[jax.Array, "tokens"],
+    num_seqs: int,
+) -> Float[jax.Array, "num_blocks scale_rows block_size"]:
+    """Merge what is new into whole blocks, by XLA.
+
+    One lane of a block cannot be copied alone, and a scatter to single lanes would have XLA turn
+    the whole array about.
+    """
+    tokens, block_size = slots.shape[0], stored.shape[2]
+    blocks = slots // block_size
+    is_first = jnp.concatenate([jnp.ones(1, bool), blocks[1:] != blocks[:-1]])
+    # A sequence begins and ends within a block, and padding is one run more.
+    num_runs = min(tokens, 2 * num_seqs + tokens // block_size + 1)
+    first = jnp.nonzero(is_first, size=num_runs, fill_value=0)[0]
+    lanes = jnp.arange(block_size)
+    token = (first - slots[first] % block_size)[:, None] + lanes  # [runs, block_size]
+    nearest = jnp.clip(token, 0, tokens - 1)
+    is_new = (token == nearest) & (slots[nearest] == blocks[first][:, None] * block_size + lanes)
+    new = scales[nearest].swapaxes(1, 2)  # [runs, scale_rows, block_size]
+    merged = jnp.where(is_new[:, None], new, stored[blocks[first]])
+    return stored.at[blocks[first]].set(merged)
 
 
 def write_rows(

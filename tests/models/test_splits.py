@@ -166,7 +166,7 @@ def test_refused(model, num_shards, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tensor_parallel_size": 2}, "'numpy' does not divide a model among devices; .*leave it out"),
+        ({"tensor_parallel_size": 2}, "'numpy' does not divide a model .*leave it out"),
         ({"tensor_parallel_size": 0}, "must be a whole number of at least 1"),
         ({"options": {"tensor_parallel_size": 2}}, "Pass --tensor-parallel-size"),
     ],

@@ -204,11 +204,11 @@ def _check_addresses() -> None:
 
     def checking(what: str, mask_at: int) -> Callable[..., Any]:
         def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
-            def access(self: Any, *operands: Any) -> Any:
+            def access(self: Any, *operands: Any, **options: Any) -> Any:
                 pointers = next(each for each in operands if isinstance(each, TensorHandle))
                 mask = operands[mask_at] if mask_at else None
                 memory.check(what, pointers, None if mask is None else mask.data)
-                return original(self, *operands)
+                return original(self, *operands, **options)
 
             return access
 

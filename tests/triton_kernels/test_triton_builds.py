@@ -38,6 +38,15 @@ def exceptions_for(kernel, case, target):
     ]
 
 
+def expected_in(kernel, case, target):
+    """What the budgets want to find in a case's code."""
+    return {
+        each["contains"]
+        for each in BUDGETS["expects"]
+        if each["kernel"] == kernel and each.get("case", case) == case and target in each["targets"]
+    }
+
+
 @pytest.fixture(autouse=True)
 def compiler(monkeypatch, tmp_path):
     """A cache of its own, and a choice that Triton asks for."""
@@ -60,14 +69,22 @@ def test_kernel_compiles_within_its_budget(name, label, target_name):
         assert spills > BUDGETS["spills"], "the exception is not needed any more"
     for build in builds:
         assert build.shared_bytes <= target.shared_bytes, build
+    matrix = frozenset().union(*(build.matrix_instructions for build in builds))
+    loads = frozenset().union(*(build.tile_loads for build in builds))
     if target.vendor in case.expects:
-        found = frozenset().union(*(build.matrix_instructions for build in builds))
         wanted = case.expects[target.vendor]
-        assert found if wanted == "matrix" else any(wanted in each for each in found), builds
+        assert matrix if wanted == "matrix" else any(wanted in each for each in matrix), builds
+    assert expected_in(name, label, target_name) <= matrix | loads, builds
 
 
-def test_every_exception_is_for_something_that_is_compiled():
+def test_every_entry_of_the_budgets_is_for_something_that_is_compiled():
     known = {tuple(case.values) for case in CASES}
     for each in BUDGETS["exceptions"]:
         assert (each["kernel"], each["case"], each["target"]) in known
         assert each["reason"]
+    for each in BUDGETS["expects"]:
+        for target in each["targets"]:
+            assert any(
+                (each["kernel"], each.get("case", case), target) == (kernel, case, name)
+                for kernel, case, name in known
+            )

@@ -2,16 +2,18 @@
 
 A driver that only says what it is takes the place of a GPU's; a launch then compiles, and ends.
 What came out is read off the compilers' own reports: registers, spills, shared memory, matrix
-instructions.
+instructions. As a table: ``python -m octavo_torch.kernels.ahead --target sm90 attention_prefill``.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import re
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,7 @@ _MATRIX_INSTRUCTIONS = {
     "cuda": r"\b(wgmma\.mma_async|tcgen05\.mma|mma\.sync)",
     "hip": r"\b(v_mfma|v_smfmac|v_wmma|v_swmmac)",
 }
+_TILE_LOADS = r"\b(cp\.async\.bulk\.tensor)"
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class Build:
     shared_bytes: int
     num_warps: int
     matrix_instructions: frozenset[str]
+    tile_loads: frozenset[str] = frozenset()
+    """NVIDIA: copies of whole tiles, by a tensor's descriptor."""
 
 
 class _NoDriver(DriverBase):  # type: ignore[misc]  # Triton has no types
@@ -158,7 +163,8 @@ def _read_nvidia(name: str, compiled: Any, target: Target) -> Build:
         spills=sum(spilled),
         shared_bytes=compiled.metadata.shared,
         num_warps=compiled.metadata.num_warps,
-        matrix_instructions=_matrix(compiled.asm["ptx"], "cuda"),
+        matrix_instructions=_found(_MATRIX_INSTRUCTIONS["cuda"], compiled.asm["ptx"]),
+        tile_loads=_found(_TILE_LOADS, compiled.asm["ptx"]),
     )
 
 
@@ -171,14 +177,46 @@ def _read_amd(name: str, compiled: Any, target: Target) -> Build:
         spills=_number(r"\.vgpr_spill_count:\s+(\d+)", assembly),
         shared_bytes=compiled.metadata.shared,
         num_warps=compiled.metadata.num_warps,
-        matrix_instructions=_matrix(assembly, "hip"),
+        matrix_instructions=_found(_MATRIX_INSTRUCTIONS["hip"], assembly),
     )
 
 
-def _matrix(assembly: str, vendor: str) -> frozenset[str]:
-    return frozenset(re.findall(_MATRIX_INSTRUCTIONS[vendor], assembly))
+def _found(pattern: str, assembly: str) -> frozenset[str]:
+    return frozenset(re.findall(pattern, assembly))
 
 
 def _number(pattern: str, text: str) -> int:
     found = re.search(pattern, text)
     return int(found[1]) if found else 0
+
+
+def _main(arguments: Sequence[str] | None = None) -> None:
+    """Print what every case costs on one GPU."""
+    from octavo_torch.kernels.catalog import all_kernels
+
+    parser = argparse.ArgumentParser(description=_main.__doc__)
+    parser.add_argument("--target", choices=TARGETS, required=True)
+    parser.add_argument("kernels", nargs="*", metavar="KERNEL", help="only these; all by default")
+    options = parser.parse_args(arguments)
+    kernels = all_kernels()
+    if unknown := set(options.kernels) - set(kernels):
+        parser.error(f"there is no kernel {sorted(unknown)}; there are {', '.join(kernels)}")
+    write = sys.stdout.write
+    write("registers  spills  shared KiB  warps  instructions | function [case]\n")
+    for name in options.kernels or kernels:
+        for case in kernels[name].cases:
+            if case.ahead:
+                for build in compile_case(kernels[name], case, TARGETS[options.target]):
+                    write(f"{_row(build)} [{case.label}]\n")
+                    sys.stdout.flush()
+
+
+def _row(build: Build) -> str:
+    found = " ".join(sorted(build.matrix_instructions | build.tile_loads)) or "-"
+    shared = f"{build.shared_bytes / _KIB:10.1f}"
+    numbers = f"{build.registers:9}  {build.spills:6}  {shared}  {build.num_warps:5}"
+    return f"{numbers}  {found} | {build.function}"
+
+
+if __name__ == "__main__":
+    _main()

@@ -97,8 +97,9 @@ def _case(
 
     def make(device: torch.device, generator: torch.Generator) -> dict[str, Any]:
         plan = _plan(seqs, block_size, device)
-        num_blocks = int(plan.block_table.max()) + 1
-        shape = (num_blocks, kv_heads, block_size, head_dim)
+        # A case that is only compiled reads no keys: two blocks are enough.
+        written = _written(plan, block_size) if expects is None else torch.ones(2, block_size) > 0
+        shape = (len(written), kv_heads, block_size, head_dim)
 
         def normal(*sizes: int) -> torch.Tensor:
             return torch.randn(sizes, generator=generator, device=device)
@@ -107,7 +108,7 @@ def _case(
         sink_scores = normal(heads).to(getattr(torch, dtype)) if sinks else None
         return {
             "q": normal(tokens, heads, head_dim).to(getattr(torch, dtype)),
-            "cache": _cache(normal, shape, stored),
+            "cache": _cache(normal, shape, stored, written),
             "plan": plan,
             "params": params,
             "sinks": sink_scores,
@@ -152,15 +153,27 @@ def _plan(seqs: Seqs, block_size: int, device: torch.device) -> TorchPlan:
     )
 
 
-def _cache(normal: Any, shape: tuple[int, ...], dtype: str) -> TorchCache:
-    """Unit values; NaN in block 0 where there is such a thing, for nobody reads that."""
-    if dtype == "int8":
-        k, v = ((normal(*shape) * 60).clamp(-127, 127).to(torch.int8) for _ in range(2))
-        scales = [(normal(*shape[:3]) * 0.1 + 1) / 60 for _ in range(2)]
-        return TorchCache(k, v, *scales)
+def _written(plan: TorchPlan, block_size: int) -> torch.Tensor:
+    """bool[num_blocks, block_size]: which places hold keys of some sequence."""
+    written = torch.zeros((int(plan.block_table.max()) + 1, block_size), dtype=torch.bool)
+    for blocks, length in zip(plan.block_table, plan.seq_lens.tolist(), strict=True):
+        key = torch.arange(length)
+        written[blocks[key // block_size].long(), key % block_size] = True
+    return written
+
+
+def _cache(normal: Any, shape: tuple[int, ...], dtype: str, written: torch.Tensor) -> TorchCache:
+    """Unit values; NaN, where there is such a thing, in block 0 and all else that is nobody's."""
+    nobody = ~written.to(normal(1).device)
     pair = [normal(*shape) for _ in range(2)]
+    if dtype == "int8":
+        k, v = ((values * 60).clamp(-127, 127).to(torch.int8) for values in pair)
+        scales = [(normal(*shape[:3]) * 0.1 + 1) / 60 for _ in range(2)]
+        for scale in scales:
+            scale.masked_fill_(nobody[:, None], float("nan"))
+        return TorchCache(k, v, *scales)
     for values in pair:
-        values[0] = float("nan")
+        values.masked_fill_(nobody[:, None, :, None], float("nan"))
     k, v = (values.to(getattr(torch, dtype)) for values in pair)
     if not dtype.startswith("float8"):
         return TorchCache(k, v)
@@ -175,11 +188,19 @@ PREFILL_CASES = (
     _case(_MIXED, dtype="float32", heads=6, head_dim=24, window=17),
     _case(_MIXED, dtype="float16", heads=3, kv_heads=1, soft_cap=3.0, sinks=True),
     _case(_MIXED, dtype="float32", causal=False, window=20, kv_heads=4),
+    # Blocks of whole tiles, that are loaded as such: see tuned.toml.
     _case(_MIXED, causal=False, block_size=32, head_dim=80),
+    _case(_MIXED, block_size=32, dtype="float16", window=17, heads=3, kv_heads=1, sinks=True),
+    _case(_MIXED, block_size=32, kv_dtype="float8_e4m3fn"),
+    _case(_MIXED, block_size=32, kv_dtype="int8"),
     _case(_MIXED, kv_dtype="float8_e4m3fn"),
     _case(_MIXED, kv_dtype="float8_e5m2", dtype="float16"),
     _case(_MIXED, kv_dtype="int8", window=17, sinks=True),
+    # Queries and keys in parts.
+    _case(_MIXED, head_dim=80, window=17, heads=3, kv_heads=1),
+    _case(_MIXED, head_dim=80, kv_dtype="int8"),
     _case(((0, 8192),), heads=32, kv_heads=8, head_dim=128, expects="matrix"),
+    _case(((0, 8192),), heads=32, kv_heads=8, head_dim=128, block_size=64, expects="matrix"),
     _case(((0, 8192),), heads=8, kv_heads=4, head_dim=256, window=1024, expects="matrix"),
     _case(
         ((0, 8192),), heads=32, kv_heads=8, head_dim=128, kv_dtype="float8_e4m3fn", expects="matrix"

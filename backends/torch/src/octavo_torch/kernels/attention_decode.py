@@ -151,6 +151,7 @@ def attention_decode(
         block_size=cache.k.shape[2],
         item_bits=arguments["DTYPE"].primitive_bitwidth,
         kv_bits=8 * cache.k.itemsize,
+        kv=arguments["KIND"],
     )
     key_tile, waves = options.pop("key_tile"), options.pop("split_waves")
     length = min(plan.max_seq_len, params.window or plan.max_seq_len)

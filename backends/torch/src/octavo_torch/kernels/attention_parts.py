@@ -12,12 +12,13 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from octavo.api import AttentionParams
 from octavo_torch.caches import TorchCache
 from octavo_torch.kernels.target import target_of
 
-__all__ = ["LOG2_E", "add_sink", "attention_arguments", "extend", "finish"]
+__all__ = ["LOG2_E", "add_sink", "attention_arguments", "extend", "finish", "tiles_of"]
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 _NATIVE_FP8 = ("sm89", "sm90", "sm10", "sm11", "sm12", "gfx95", "gfx12")
@@ -50,16 +51,16 @@ def _numbers(stored, DTYPE: tl.constexpr, KIND: tl.constexpr, NATIVE_FP8: tl.con
 
 @triton.jit
 def _load_rows(
-    ptr, row, is_key, D: tl.constexpr, D_PAD: tl.constexpr, MASKED: tl.constexpr
+    ptr, row, is_key, first_dim, D: tl.constexpr, WIDTH: tl.constexpr, MASKED: tl.constexpr
 ):  # fmt: skip
-    """[keys, D_PAD] of a cache whose rows are head_dim long; zeros where there is no key."""
-    dim = tl.arange(0, D_PAD)
+    """[keys, WIDTH] of a cache whose rows are D long; zeros where there is no key."""
+    dim = first_dim + tl.arange(0, WIDTH)
     place = ptr + row[:, None] * D + dim[None, :]
-    if MASKED and D_PAD > D:
+    if MASKED and D % WIDTH != 0:
         tile = tl.load(place, mask=is_key[:, None] & (dim < D)[None, :], other=0)
     elif MASKED:
         tile = tl.load(place, mask=is_key[:, None], other=0)
-    elif D_PAD > D:
+    elif D % WIDTH != 0:
         tile = tl.load(place, mask=(dim < D)[None, :], other=0)
     else:
         tile = tl.load(place)
@@ -67,8 +68,67 @@ def _load_rows(
 
 
 @triton.jit
+def _places(
+    key,
+    start,  # the first of them
+    is_key,
+    table_ptr,
+    kv_head,
+    KV_HEADS: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    MASKED: tl.constexpr,
+    TILE_LOADS: tl.constexpr,
+):
+    """Where keys are, in rows of the cache: each one, and the first of a tile within one block."""
+    if TILE_LOADS:  # some key of the tile is somebody's, so the block is
+        block = tl.load(table_ptr + start // BLOCK_SIZE)
+    elif MASKED:
+        block = tl.load(table_ptr + key // BLOCK_SIZE, mask=is_key, other=0).to(tl.int64)
+    else:
+        block = tl.load(table_ptr + key // BLOCK_SIZE).to(tl.int64)
+    first_of_block = (block * KV_HEADS + kv_head) * BLOCK_SIZE
+    return first_of_block + key % BLOCK_SIZE, first_of_block + start % BLOCK_SIZE
+
+
+@triton.jit
+def _products(
+    q,  # [rows, D_PAD], or pointers [rows]
+    row,  # [keys]: where each key is, in rows of the cache
+    first_row,  # where the first is
+    is_key,
+    k_ptr,
+    DTYPE: tl.constexpr,
+    KIND: tl.constexpr,
+    NATIVE_FP8: tl.constexpr,
+    D: tl.constexpr,
+    D_PAD: tl.constexpr,
+    KEY_TILE: tl.constexpr,
+    MASKED: tl.constexpr,
+    TILE_LOADS: tl.constexpr,
+    DIM_TILE: tl.constexpr,
+):
+    """Each query with each key, float32 [rows, keys]; of what is no key, anything."""
+    if DIM_TILE < D_PAD:
+        products = tl.zeros((q.shape[0], KEY_TILE), tl.float32)
+        for first_dim in range(0, D, DIM_TILE):
+            dim = first_dim + tl.arange(0, DIM_TILE)
+            part = tl.load(q[:, None] + dim[None, :], mask=(dim < D)[None, :], other=0).to(DTYPE)
+            stored = _load_rows(k_ptr, row, is_key, first_dim, D, DIM_TILE, MASKED)
+            k = _numbers(stored, DTYPE, KIND, NATIVE_FP8)
+            products = tl.dot(part, tl.trans(k), products, input_precision="ieee")
+    else:
+        if TILE_LOADS:
+            stored = k_ptr.load([first_row, 0])
+        else:
+            stored = _load_rows(k_ptr, row, is_key, 0, D, D_PAD, MASKED)
+        k = _numbers(stored, DTYPE, KIND, NATIVE_FP8)
+        products = tl.dot(q, tl.trans(k), input_precision="ieee")
+    return products
+
+
+@triton.jit
 def extend(
-    q,  # [rows, D_PAD] in DTYPE
+    q,  # [rows, D_PAD] in DTYPE; with a smaller DIM_TILE, pointers to the rows
     highest,  # float32[rows]: the running maximum
     total,  # float32[rows]: the denominator
     weighted,  # float32[rows, D_PAD]: the numerator
@@ -76,7 +136,7 @@ def extend(
     start,  # the tile's first key
     first_key,  # keys of the tile before this one, and from end_key on, are nobody's
     end_key,
-    k_ptr,
+    k_ptr,  # with TILE_LOADS both are descriptors of tiles
     v_ptr,
     k_scale_ptr,
     v_scale_ptr,
@@ -97,17 +157,19 @@ def extend(
     HAS_WINDOW: tl.constexpr,
     CAUSAL: tl.constexpr,
     MASKED: tl.constexpr,  # whether some query may not see some key
+    TILE_LOADS: tl.constexpr = False,  # a tile lies within one block and is loaded as a whole
+    DIM_TILE: tl.constexpr = 1 << 30,  # numbers of a row that are in registers at once, for scores
 ) -> Any:
     """The softmax's state after one more tile of keys."""
     key = start + tl.arange(0, KEY_TILE)
     is_key = (key >= first_key) & (key < end_key)
-    if MASKED:
-        block = tl.load(table_ptr + key // BLOCK_SIZE, mask=is_key, other=0).to(tl.int64)
-    else:
-        block = tl.load(table_ptr + key // BLOCK_SIZE).to(tl.int64)
-    row = (block * KV_HEADS + kv_head) * BLOCK_SIZE + key % BLOCK_SIZE
-    k = _numbers(_load_rows(k_ptr, row, is_key, D, D_PAD, MASKED), DTYPE, KIND, NATIVE_FP8)
-    scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+    row, first_row = _places(
+        key, start, is_key, table_ptr, kv_head, KV_HEADS, BLOCK_SIZE, MASKED, TILE_LOADS
+    )
+    scores = scale * _products(
+        q, row, first_row, is_key, k_ptr,
+        DTYPE, KIND, NATIVE_FP8, D, D_PAD, KEY_TILE, MASKED, TILE_LOADS, DIM_TILE,
+    )  # fmt: skip
     if KIND == "int8":
         scores *= tl.load(k_scale_ptr + row, mask=is_key, other=0.0)[None, :]
     if HAS_CAP:  # tanh(x) = 1 - 2 / (1 + e^2x)
@@ -125,12 +187,17 @@ def extend(
     fade = tl.exp2(highest - above)
     weights = tl.exp2(scores - above[:, None])
     total = total * fade + tl.sum(weights, 1)
-    stored = _load_rows(v_ptr, row, is_key, D, D_PAD, MASKED)
+    if TILE_LOADS:
+        stored = v_ptr.load([first_row, 0])
+    else:
+        stored = _load_rows(v_ptr, row, is_key, 0, D, D_PAD, MASKED)
     if KIND == "int8":
         v_scale = tl.load(v_scale_ptr + row, mask=is_key, other=0.0)
         v = (stored.to(tl.float32) * v_scale[:, None]).to(DTYPE)
     else:
         v = _numbers(stored, DTYPE, KIND, NATIVE_FP8)
+    if TILE_LOADS and MASKED:  # a weight of zero does not undo a NaN
+        v = tl.where(is_key[:, None], v, 0.0)
     weighted = weighted * fade[:, None]
     weighted = tl.dot(weights.to(DTYPE), v, weighted, input_precision="ieee")
     return above, total, weighted
@@ -180,3 +247,29 @@ def attention_arguments(
         "HAS_WINDOW": params.window is not None,
         "CAUSAL": params.causal,
     }
+
+
+def tiles_of(cache: TorchCache, key_tile: int) -> dict[str, Any] | None:
+    """``k_ptr`` and ``v_ptr`` by which a kernel loads ``key_tile`` keys of one head at once.
+
+    None where that cannot be: a tile must lie within one block, rows must begin at multiples of 16
+    bytes, and their number must fit in 31 bits.
+    """
+    num_blocks, kv_heads, block_size, head_dim = cache.k.shape
+    num_rows = num_blocks * kv_heads * block_size
+    fits = block_size % key_tile == 0 and 0 < num_rows < 1 << 31
+    aligned = [
+        head_dim * values.itemsize % 16 == 0
+        and values.is_contiguous()
+        and values.data_ptr() % 16 == 0
+        for values in (cache.k, cache.v)
+    ]
+    if not fits or not all(aligned):
+        return None
+    tile = [key_tile, max(16, triton.next_power_of_2(head_dim))]
+    arguments = {}
+    for name, values in (("k_ptr", cache.k), ("v_ptr", cache.v)):
+        is_float8 = values.dtype.is_floating_point and values.itemsize == 1
+        codes = values.view(torch.uint8) if is_float8 else values
+        arguments[name] = TensorDescriptor(codes, [num_rows, head_dim], [head_dim, 1], tile)
+    return arguments

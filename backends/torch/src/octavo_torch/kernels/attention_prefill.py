@@ -1,8 +1,9 @@
 """Attention of any batch in one launch: tiles of queries over tiles of the keys in the cache.
 
 A program has some tokens of one sequence and all query heads of one KV head: its rows. Keys and
-values are gathered through the block table. Tiles that no query sees are not visited, and those
-that all queries see are not masked.
+values are gathered through the block table, row by row; or tile by tile (``tile_loads`` in
+tuned.toml), where blocks hold whole tiles and the GPU has a unit for such copies. Tiles that no
+query sees are not visited, and those that all queries see are not masked.
 
 A token's result depends on where its tile begins, and so on how a prompt is split into steps, but
 not on the other sequences of the batch.
@@ -17,7 +18,13 @@ import triton.language as tl
 from octavo.api import AttentionParams
 from octavo_torch.caches import TorchCache
 from octavo_torch.kernels.attention_cases import PREFILL_CASES, attention_reference
-from octavo_torch.kernels.attention_parts import add_sink, attention_arguments, extend, finish
+from octavo_torch.kernels.attention_parts import (
+    add_sink,
+    attention_arguments,
+    extend,
+    finish,
+    tiles_of,
+)
 from octavo_torch.kernels.kernel import Kernel
 from octavo_torch.kernels.tuning import launch_options
 from octavo_torch.plan import TorchPlan
@@ -43,10 +50,10 @@ def _sequence_of_tile(query_start_ptr, num_seqs, tile, TOKENS: tl.constexpr):
 
 
 @triton.jit
-def _attention_prefill(  # noqa: PLR0915 - one program, from its tile to its rows
+def _attention_prefill(  # noqa: PLR0912, PLR0915 - one program, from its tile to its rows
     q_ptr,  # [tokens, heads, head_dim]
     out_ptr,  # the same, contiguous
-    k_ptr,  # [num_blocks, kv_heads, block_size, head_dim]
+    k_ptr,  # [num_blocks, kv_heads, block_size, head_dim], or a descriptor of its tiles
     v_ptr,
     k_scale_ptr,  # float32 [num_blocks, kv_heads, block_size] or [kv_heads], or unused
     v_scale_ptr,
@@ -77,6 +84,8 @@ def _attention_prefill(  # noqa: PLR0915 - one program, from its tile to its row
     SKIP_SINGLE: tl.constexpr,  # sequences with one query are another kernel's
     ROW_TILE: tl.constexpr,
     KEY_TILE: tl.constexpr,
+    TILE_LOADS: tl.constexpr,
+    DIM_TILE: tl.constexpr,
 ):
     GROUP: tl.constexpr = HEADS // KV_HEADS
     TOKENS: tl.constexpr = ROW_TILE // GROUP
@@ -98,8 +107,12 @@ def _attention_prefill(  # noqa: PLR0915 - one program, from its tile to its row
     dim = tl.arange(0, D_PAD)
     inside = is_row[:, None] & (dim < D)[None, :]
     token = (query_start + query).to(tl.int64)
-    q_rows = q_ptr + token * q_token_stride + head * q_head_stride
-    q = tl.load(q_rows[:, None] + dim[None, :], mask=inside, other=0.0).to(DTYPE)
+    if DIM_TILE < D_PAD:
+        near = (query_start + tl.minimum(query, num_queries - 1)).to(tl.int64)
+        q = q_ptr + near * q_token_stride + head * q_head_stride
+    else:
+        q_rows = q_ptr + token * q_token_stride + head * q_head_stride
+        q = tl.load(q_rows[:, None] + dim[None, :], mask=inside, other=0.0).to(DTYPE)
     if HEAD_SCALES:
         scale *= tl.load(k_scale_ptr + kv_head)
 
@@ -134,21 +147,21 @@ def _attention_prefill(  # noqa: PLR0915 - one program, from its tile to its row
                 q, highest, total, weighted, position, at, first_key, end_key,
                 k_ptr, v_ptr, k_scale_ptr, v_scale_ptr, table, kv_head, scale, cap, window,
                 DTYPE, KIND, NATIVE_FP8, KV_HEADS, BLOCK_SIZE, D, D_PAD, KEY_TILE,
-                HAS_CAP, HAS_WINDOW, CAUSAL, MASKED=True,
+                HAS_CAP, HAS_WINDOW, CAUSAL, MASKED=True, TILE_LOADS=TILE_LOADS, DIM_TILE=DIM_TILE,
             )  # fmt: skip
     for at in range(full_start, full_end, KEY_TILE):
         highest, total, weighted = extend(
             q, highest, total, weighted, position, at, first_key, end_key,
             k_ptr, v_ptr, k_scale_ptr, v_scale_ptr, table, kv_head, scale, cap, window,
             DTYPE, KIND, NATIVE_FP8, KV_HEADS, BLOCK_SIZE, D, D_PAD, KEY_TILE,
-            HAS_CAP, HAS_WINDOW, CAUSAL, MASKED=False,
+            HAS_CAP, HAS_WINDOW, CAUSAL, MASKED=False, TILE_LOADS=TILE_LOADS, DIM_TILE=DIM_TILE,
         )  # fmt: skip
     for at in range(full_end, end_key, KEY_TILE):
         highest, total, weighted = extend(
             q, highest, total, weighted, position, at, first_key, end_key,
             k_ptr, v_ptr, k_scale_ptr, v_scale_ptr, table, kv_head, scale, cap, window,
             DTYPE, KIND, NATIVE_FP8, KV_HEADS, BLOCK_SIZE, D, D_PAD, KEY_TILE,
-            HAS_CAP, HAS_WINDOW, CAUSAL, MASKED=True,
+            HAS_CAP, HAS_WINDOW, CAUSAL, MASKED=True, TILE_LOADS=TILE_LOADS, DIM_TILE=DIM_TILE,
         )  # fmt: skip
     if HAS_SINKS:
         sink = tl.load(sinks_ptr + head, mask=is_row, other=0.0)
@@ -188,9 +201,13 @@ def attention_prefill(
         block_size=cache.k.shape[2],
         item_bits=arguments["DTYPE"].primitive_bitwidth,
         kv_bits=8 * cache.k.itemsize,
+        kv=arguments["KIND"],
     )
     row_tile = max(options.pop("row_tile"), triton.next_power_of_2(group))
     key_tile = options.pop("key_tile")
+    dim_tile = options.pop("dim_tile", arguments["D_PAD"])
+    tiles = tiles_of(cache, key_tile) if options.pop("tile_loads", False) else None
+    arguments |= tiles or {}
     num_seqs = plan.num_seqs
     grid = (num_tokens // (row_tile // group) + num_seqs, cache.k.shape[1])
     _attention_prefill[grid](
@@ -200,7 +217,8 @@ def attention_prefill(
         table_stride=plan.block_table.stride(0),
         q_token_stride=q.stride(0), q_head_stride=q.stride(1),
         HAS_SINKS=sinks is not None, SKIP_SINGLE=skip_single,
-        ROW_TILE=row_tile, KEY_TILE=key_tile, **arguments, **options,
+        ROW_TILE=row_tile, KEY_TILE=key_tile, TILE_LOADS=tiles is not None, DIM_TILE=dim_tile,
+        **arguments, **options,
     )  # fmt: skip
     return out
 

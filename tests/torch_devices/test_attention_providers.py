@@ -20,9 +20,12 @@ from octavo.ops.binding import bind_ops  # noqa: E402
 from octavo.ops.providers import attention_providers as list_providers  # noqa: E402
 from octavo.plugins import PluginRecord, Plugins  # noqa: E402
 from octavo.policy import load_policy  # noqa: E402
+from octavo.testing.conform import Planned, all_checks, plan_cases, run_case  # noqa: E402
+from octavo.testing.subject import Subject  # noqa: E402
 from octavo_torch import attention_providers  # noqa: E402
 from octavo_torch.ops import TorchOps  # noqa: E402
 from octavo_torch.triton_ops import TritonOps  # noqa: E402
+from op_suite import ATTENTION_CHECKS  # noqa: E402
 
 LIBRARIES = ("triton", "flashinfer", "flashinfer_jit_cache")
 NO_FLASHINFER = "FlashInfer is not installed (pip install flashinfer-python)"
@@ -48,10 +51,15 @@ def bound(monkeypatch):
             "torch", "octavo-torch", "1", "octavo_torch", "ok", (spec,), attention=tuple(specs)
         )
         ops = TritonOps() if "triton" in installed else TorchOps()
-        backend = SimpleNamespace(ops=ops, device=torch.device("cpu"))
+        left = []
+        backend = SimpleNamespace(
+            ops=ops, device=torch.device("cpu"), leave_graphs=lambda: left.append("graphs")
+        )
         resolution = Resolution(spec, DeviceInfo(kind, 0, "a GPU"), "as asked")
         chosen_by = (backend, resolution, load_policy("plugins.toml"), Plugins((record,)))
         _, bindings = bind_ops(*chosen_by, **asked)
+        serves_sdpa = any(each.implementation == "sdpa" for each in bindings)
+        assert left == (["graphs"] if serves_sdpa else [])
         states = {each.name: each.state for each in list_providers(*chosen_by, bindings)}
         return {each.op: each for each in bindings}, states
 
@@ -113,3 +121,21 @@ def test_any_can_be_asked_for(bound):
 def test_what_is_not_installed_is_refused_with_the_line_that_installs_it(bound):
     with pytest.raises(UsageError, match=r"cannot be used: FlashInfer is not installed \(pip inst"):
         bound("cuda", ("triton",), attention_backend="flashinfer")
+
+
+@pytest.mark.parametrize("name", ["sdpa", "portable"])
+def test_the_conformance_suite_passes_with_it(name):
+    """On the CPU's backend, which has it, too."""
+    subject = Subject.installed("torch", "cpu", attention_backend=name)
+    chosen = [check for check in all_checks() if check.section == "paging" or is_attention(check)]
+    found = [
+        run_case(subject, each) if isinstance(each, Planned) else each
+        for each in plan_cases(subject, chosen, quick=True)
+    ]
+    subject.close()
+    assert [(each.id, each.message) for each in found if each.status in {"failed", "blocked"}] == []
+    assert sum(each.status == "passed" for each in found) > 60
+
+
+def is_attention(check):
+    return check.name in ATTENTION_CHECKS

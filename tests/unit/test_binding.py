@@ -253,6 +253,16 @@ def test_attention_backend_portable_leaves_nothing_of_the_backends_attention():
         assert who(bindings[op]) == ("portable default", "octavo")
 
 
+def test_ops_with_caches_of_their_own_bring_what_portable_means_for_them():
+    class OtherCaches(ToyOps):
+        def portable_paged_attention(self, q, cache, plan, params, sinks=None):
+            return [*cache, "portable attention, adapted"]
+
+    bound, bindings = bind(OtherCaches(), attention_backend="portable")
+    assert bound.paged_attention(None, [], None, None) == ["portable attention, adapted"]
+    assert bindings["paged_attention"].reason == "asked for with --attention-backend"
+
+
 def test_an_unknown_attention_backend_is_refused_with_a_suggestion():
     with pytest.raises(
         UsageError, match=r"'flsh'. Did you mean 'flash'\? There is flash, toy, port"

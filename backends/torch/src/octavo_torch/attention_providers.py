@@ -23,7 +23,7 @@ Functions = Mapping[str, Callable[..., Any]]
 _OPS = ("write_kv", "paged_attention", "rope_attend")
 _SUMMARIES = {
     "triton": "Triton kernels that read blocks in place; decodes in graphs",
-    "sdpa": "torch's own attention over keys that are gathered first",
+    "sdpa": "torch's own attention over keys that are gathered first; on GPUs without graphs",
     "flashinfer": "FlashInfer's kernels; what it has none for, and steps in graphs, stay with the "
     "backend's own",
 }
@@ -69,6 +69,9 @@ def _load_triton(backend: Any) -> Functions:
 def _load_sdpa(backend: Any) -> Functions:
     from octavo_torch.attention import paged_attention
 
+    if hasattr(backend, "leave_graphs"):
+        # In a graph it would gather all that the longest context may have, in every step.
+        backend.leave_graphs()
     return _with_attention(backend.ops, paged_attention)
 
 

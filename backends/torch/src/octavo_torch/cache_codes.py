@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from octavo.api import PortableCache
 from octavo_torch.caches import TorchCache, as_indexed
 
-__all__ = ["read_blocks", "write_tokens"]
+__all__ = ["as_portable", "read_blocks", "write_tokens"]
 
 _INT8_MAX = 127.0
 
@@ -64,3 +65,16 @@ def read_blocks(
         return codes.float() * scale[:, None, None]
     scales = scale.reshape(num_blocks * kv_heads, -1).index_select(0, rows)
     return codes.float() * scales.view(num_seqs, kv_heads, -1, 1)
+
+
+def as_portable(cache: TorchCache) -> PortableCache:
+    """The whole cache as the portable ops read one: a view, or a float32 copy of 8-bit codes."""
+
+    def read(stored: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
+        if stored.itemsize == 1:
+            stored = stored.float()
+        if scale is not None:
+            stored = stored * (scale[:, None, None] if scale.ndim == 1 else scale[..., None])
+        return stored.transpose(1, 2)
+
+    return PortableCache(read(cache.k, cache.k_scale), read(cache.v, cache.v_scale))

@@ -71,6 +71,11 @@ class GpuBackend(TorchBackend):
 
         return TritonOps()
 
+    def leave_graphs(self) -> None:
+        """Run all as it comes: for attention that goes by the host's numbers."""
+        self.options = replace(self.options, graphs=False)
+        self._capture = None
+
     def memory(self) -> MemoryInfo:
         """What the driver has free, and what torch's allocator keeps ready."""
         gpu = self._module

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from octavo.api import AttentionParams, LinearWeight, PortableOps
 from octavo_torch.attention import paged_attention
-from octavo_torch.cache_codes import write_tokens
+from octavo_torch.cache_codes import as_portable, write_tokens
 from octavo_torch.caches import TorchCache
 from octavo_torch.constants import KeptConstants
 from octavo_torch.quantized import QuantizedLinear, multiply_unpacked
@@ -100,6 +100,21 @@ class TorchOps(PortableOps):
     ) -> Array:
         """Attention of each token over its sequence's cached keys."""
         return paged_attention(q, cache, plan, params, sinks)
+
+    def portable_write_kv(self, cache: TorchCache, k: Array, v: Array, plan: Any) -> TorchCache:
+        """``write_kv`` for ``--attention-backend portable``: the cache stays as it is here."""
+        return write_tokens(cache, k, v, plan.slots)
+
+    def portable_paged_attention(
+        self,
+        q: Array,
+        cache: TorchCache,
+        plan: Any,
+        params: AttentionParams,
+        sinks: Array | None = None,
+    ) -> Array:
+        """Octavo's definition of attention, over the numbers that the cache stands for."""
+        return PortableOps.paged_attention(self, q, as_portable(cache), plan, params, sinks)
 
 
 def _form(tanh: bool) -> str:

@@ -205,7 +205,7 @@ def test_an_unknown_backend_is_refused_with_a_suggestion():
 
 def test_a_known_backend_that_is_not_installed_says_how_to_get_it():
     assert "To get it: pip install octavo-cpu" in refused("auto", CUDA, backend="numpy")
-    assert "octavo-tpu is planned" in refused("auto", NUMPY, backend="jax")
+    assert "pip install octavo-tpu" in refused("auto", NUMPY, backend="jax")
 
 
 def test_a_backend_is_refused_for_a_kind_it_does_not_serve():

@@ -22,6 +22,7 @@ __all__ = [
     "Capabilities",
     "MemoryInfo",
     "MemoryMeter",
+    "Readiness",
     "WeightShards",
 ]
 
@@ -71,8 +72,9 @@ class Capabilities:
     """What an int8 cache keeps beside the codes of one token and head, for its keys and as much for
     its values: 4 for a scale in float32. Octavo plans caches with it."""
     rehearsed: bool = False
-    """Before it serves, Octavo runs steps of padding: decodes of each of ``decode_buckets`` that
-    can come about, each twice, so that what is compiled or recorded for a shape is there."""
+    """Before it serves, Octavo runs steps of padding in each shape of ``decode_buckets``, or of
+    ``token_buckets`` and ``seq_buckets``, that can come about, each twice: so that what is compiled
+    or recorded for it is there. See also ``Readiness.ready``."""
     reads_weights: bool = True
     """False for a device that computes nothing and looks at a weight's shape and dtype only: Octavo
     reads no weight then, and hands over arrays of the right shape that take no memory."""
@@ -167,6 +169,14 @@ Options = Mapping[str, Any]
 """What plugins.toml and the caller say; read-only."""
 
 LoadFunction = Callable[[int, Options], Backend]
+
+
+class Readiness(Protocol):
+    """What a backend may offer besides, where requests should not wait for what it compiles."""
+
+    def ready(self) -> None:
+        """Everything is loaded and rehearsed: from now on requests wait for each step."""
+        ...
 
 
 class BulkTransfers(Protocol):

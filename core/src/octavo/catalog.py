@@ -33,7 +33,7 @@ CATALOG = (
     CatalogEntry("octavo-cuda", "cuda", ("cuda",), is_released=True),
     CatalogEntry("octavo-rocm", "rocm", ("rocm",), is_released=True),
     CatalogEntry("octavo-xpu", "xpu", ("xpu",), is_released=True),
-    CatalogEntry("octavo-tpu", "tpu", ("jax",), is_released=False),
+    CatalogEntry("octavo-tpu", "tpu", ("jax",), is_released=True),
 )
 
 

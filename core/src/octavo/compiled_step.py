@@ -58,6 +58,9 @@ class CompiledStep:
         self.fill = self._compiled.get("fill")
         self.whole = self._compiled["whole"]
         self._joined = join(self.forward, self.sample) if self.has_parts else self.whole
+        if self.has_parts and self._backend.caps.token_buckets:
+            # Where each shape is a program, fewer of them matter more than one call.
+            self.whole = self._joined
 
     def run(self, *inputs: Any, sampling: SamplingBatch, prompt_targets: Array | None) -> Any:
         """A step: what ``octavo.step.make_step`` returns.

@@ -120,9 +120,10 @@ def _unusable(
             yield Unusable(kind, None, "no backend is installed", remedy_for_kind(kind))
         for spec in specs:
             result = results[spec.name]
-            if result.status == "absent":
-                reason = result.reason or ""
-                yield Unusable(kind, spec.name, reason, result.install)
+            reason, install = result.why_not(kind)
+            is_lacking = any(each.kind == kind for each in result.lacking)
+            if result.status == "absent" or is_lacking:
+                yield Unusable(kind, spec.name, reason or "", install)
 
 
 def _broken(plugins: Plugins, results: dict[str, ProbeResult]) -> Iterable[Broken]:

@@ -74,7 +74,7 @@ class DeviceSearch:
             result = RunningProbe(spec, PROBE_TIMEOUT_S).result()
             devices = [device for device in result.devices if device.kind == kind]
             if not devices:
-                self._pass_over(kind, spec, result.reason, result.install)
+                self._pass_over(kind, spec, *result.why_not(kind))
             for device in sorted(devices, key=lambda device: device.index):
                 yield spec, device
 

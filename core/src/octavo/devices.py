@@ -121,6 +121,8 @@ def load_backend(
     """
     spec = resolution.spec
     merged = {**policy.options.get(spec.name, {}), **(options or {})}
+    if len(spec.device_kinds) > 1:
+        merged["device_kind"] = resolution.device.kind
     try:
         backend = spec.load(resolution.device.index, merged)
     except OctavoError:

@@ -139,6 +139,8 @@ def _load_engine(config: EngineConfig, device: OpenDevice) -> LoadedEngine:
         reload_weights=load_weights,
     )
     _rehearse(config, engine, resolution.spec.name)
+    if (ready := getattr(cold, "ready", None)) is not None:
+        ready()
     return LoadedEngine(
         config=config,
         engine=engine,

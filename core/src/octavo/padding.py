@@ -43,7 +43,9 @@ class Buckets:
     ) -> Buckets:
         """Those of one step: where all its sequences have one token, one size for everything."""
         if num_tokens != num_seqs or not self.decodes:
-            return self
+            # As many rows as sequences, so that one shape has one program.
+            fitting = tuple(size for size in self.seqs if size >= num_seqs) or self.seqs[-1:]
+            return Buckets(self.tokens, fitting, self.decodes)
         needed = max(num_seqs, _count_rows(sampling, may_adjust=True))
         index = bisect_left(self.decodes, needed)
         if index == len(self.decodes):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from octavo.isolation import Fault, GuardedCall, time_limit_s
-from octavo.spec import BackendSpec, DeviceInfo, Probe
+from octavo.spec import BackendSpec, DeviceInfo, Lacking, Probe
 
 __all__ = [
     "LISTING_TIMEOUT_S",
@@ -42,6 +42,14 @@ class ProbeResult:
     devices: tuple[DeviceInfo, ...] = ()
     reason: str | None = None
     install: str | None = None
+    lacking: tuple[Lacking, ...] = ()
+
+    def why_not(self, kind: str) -> tuple[str | None, str | None]:
+        """(reason, what helps) where it has no device of the kind."""
+        for each in self.lacking:
+            if each.kind == kind:
+                return each.reason, each.install
+        return self.reason, self.install
 
 
 class RunningProbe:
@@ -63,9 +71,9 @@ class RunningProbe:
             status: Literal["failed", "hung"] = "hung" if self._call.is_running else "failed"
             return ProbeResult(self._spec.name, status, reason=f"its probe {fault}")
         if probe.devices:
-            return ProbeResult(self._spec.name, "present", probe.devices)
+            return ProbeResult(self._spec.name, "present", probe.devices, lacking=probe.lacking)
         reason = probe.reason or "found no device and gave no reason"
-        return ProbeResult(self._spec.name, "absent", (), reason, probe.install)
+        return ProbeResult(self._spec.name, "absent", (), reason, probe.install, probe.lacking)
 
 
 def probe_all(
@@ -85,6 +93,8 @@ def check_probe(probe: Any, spec: BackendSpec) -> None:
     for text in (probe.reason, probe.install):
         if text is not None and not isinstance(text, str):
             raise Fault(f"returned a text of type {type(text).__name__}; expected a string or None")
+    if not all(isinstance(each, Lacking) for each in probe.lacking):
+        raise Fault(f"returned lacking={probe.lacking!r}; expected a tuple of octavo.api.Lacking")
     for device in probe.devices:
         _check_device(device, spec)
     places = [(device.kind, device.index) for device in probe.devices]

@@ -46,13 +46,27 @@ def largest_step(limits: CacheLimits) -> StepShape:
 
 
 def shapes_of(buckets: Buckets, limits: CacheLimits) -> Iterator[StepShape]:
-    """Decodes alone, in each size that they are padded to, the largest first."""
-    needed = [size for size in buckets.decodes if size < limits.max_num_seqs]
-    needed += buckets.decodes[len(needed) : len(needed) + 1]
+    """Of all sizes that steps are padded to, those that can come about, the largest first."""
+    for num_seqs in _sizes(buckets.decodes, limits.max_num_seqs):
+        yield from _both((1,) * num_seqs, limits)
+    for num_seqs in _sizes(buckets.seqs, limits.max_num_seqs):
+        for num_tokens in _sizes(buckets.tokens, limits.max_num_batched_tokens):
+            if num_tokens >= num_seqs:
+                share, rest = divmod(num_tokens, num_seqs)
+                yield from _both(tuple(share + (index < rest) for index in range(num_seqs)), limits)
+
+
+def _sizes(buckets: Sequence[int], largest: int) -> Iterator[int]:
+    """For each bucket that may be needed, the largest size that there is for it, falling."""
+    needed = [size for size in buckets if size < largest]
+    needed += buckets[len(needed) : len(needed) + 1]
     for size in reversed(needed):
-        for is_drawn in (False, True):
-            num_seqs = min(size, limits.max_num_seqs)
-            yield StepShape((1,) * num_seqs, limits.max_model_len, is_drawn)
+        yield min(size, largest)
+
+
+def _both(query_lens: tuple[int, ...], limits: CacheLimits) -> Iterator[StepShape]:
+    for is_drawn in (False, True):
+        yield StepShape(query_lens, limits.max_model_len, is_drawn)
 
 
 def padding_batch(shape: StepShape, block_size: int, num_groups: int) -> StepBatch:

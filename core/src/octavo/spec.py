@@ -17,6 +17,7 @@ __all__ = [
     "AttentionSpec",
     "BackendSpec",
     "DeviceInfo",
+    "Lacking",
     "ModelSpec",
     "ParserSpec",
     "Probe",
@@ -37,12 +38,23 @@ class DeviceInfo:
 
 
 @dataclass(frozen=True)
+class Lacking:
+    """A kind of device that a backend serves and that is not here."""
+
+    kind: str
+    reason: str
+    install: str | None = None
+
+
+@dataclass(frozen=True)
 class Probe:
     """What a backend found: its devices, or the reason there are none and how to mend it."""
 
     devices: tuple[DeviceInfo, ...] = ()
     reason: str | None = None
     install: str | None = None  # e.g. "pip install octavo-cuda"
+    lacking: tuple[Lacking, ...] = ()
+    """Of a backend for several kinds: why one has no device, where others have."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,9 @@ class BackendSpec:
     device_kinds: tuple[str, ...]
     summary: str
     probe: Callable[[], Probe]
-    load: Callable[[int, Mapping[str, Any]], Backend]  # (device index, options)
+    load: Callable[[int, Mapping[str, Any]], Backend]
+    """``load(device index, options)``. One that serves several kinds finds the device's among the
+    options, as ``device_kind``."""
     api_version: int
     automatic: bool = True
     """False for what is no hardware, such as a device for tests: it serves who names it, and

@@ -1,0 +1,156 @@
+"""The JAX backend on one device: programs of few shapes, and caches that are given away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.api import (
+    BackendError,
+    MemoryInfo,
+    PortableLinear,
+    QuantizedTensor,
+    each_step_tree,
+    host_memory,
+)
+from octavo_tpu.caches import XlaCache, cache_shape, storage_dtype
+from octavo_tpu.capabilities import capabilities
+from octavo_tpu.compilation_cache import keep_programs
+from octavo_tpu.ops import JaxOps
+from octavo_tpu.options import JaxOptions
+from octavo_tpu.plan import XlaPlan, make_plan
+from octavo_tpu.programs import Program
+
+if TYPE_CHECKING:
+    from octavo.api import KVSpec, StepBatch
+
+__all__ = ["JaxBackend"]
+
+Array: TypeAlias = Any  # a jax.Array
+_LEAST_COLUMNS = 8
+
+each_step_tree(jax.tree_util.register_dataclass)  # jit takes no other dataclasses
+
+
+class JaxBackend:
+    """``octavo.api.Backend`` on one of JAX's devices."""
+
+    def __init__(self, device: jax.Device, options: JaxOptions) -> None:
+        self.device = device
+        self.options = options
+        self.ops = JaxOps()
+        self.caps = capabilities(options)
+        self._is_serving = False
+        self._num_columns = _LEAST_COLUMNS
+        keep_programs(options.compilation_cache)
+
+    def memory(self) -> MemoryInfo:
+        """The device's own; on the CPU the host's."""
+        facts = None if self.device.platform == "cpu" else self.device.memory_stats()
+        if not facts or "bytes_limit" not in facts:
+            return host_memory()
+        total_bytes = int(facts["bytes_limit"])
+        return MemoryInfo(total_bytes - int(facts["bytes_in_use"]), total_bytes)
+
+    def put(self, array: NDArray[Any], dtype: str | None = None) -> Array:
+        """On the device, converted before it is sent where that makes it smaller."""
+        converted = array if dtype is None else array.astype(jnp.dtype(dtype), copy=False)
+        return jax.device_put(converted, self.device)
+
+    def put_all(self, arrays: Sequence[NDArray[Any]]) -> list[Array]:
+        """All of a step's inputs in one call."""
+        placed: list[Array] = jax.device_put(list(arrays), self.device)
+        return placed
+
+    def get(self, array: Array) -> NDArray[Any]:
+        """The array in host memory."""
+        return np.array(array)
+
+    def fetch(self, arrays: Sequence[Array]) -> Callable[[], list[NDArray[Any]]]:
+        """Begin to copy; the function waits for these alone."""
+        for array in arrays:
+            array.copy_to_host_async()
+        return lambda: [np.asarray(array) for array in arrays]
+
+    def put_linear(
+        self,
+        weight: NDArray[Any] | QuantizedTensor | Array,
+        bias: NDArray[Any] | None,
+        dtype: str,
+    ) -> PortableLinear:
+        """The weight as checkpoints store it; one that ``put`` made is shared."""
+        if isinstance(weight, QuantizedTensor):
+            raise BackendError(
+                f"Backend 'jax' takes no packed weights, and was given one in {weight.scheme!r}."
+            )
+        placed = self.put(weight, dtype) if isinstance(weight, np.ndarray) else weight
+        return PortableLinear(placed, None if bias is None else self.put(bias, dtype))
+
+    def make_kv(
+        self, spec: KVSpec, num_blocks: int, block_size: int, *, on_host: bool = False
+    ) -> XlaCache:
+        """Zeros; swap space is NumPy's."""
+        shape, dtype = cache_shape(spec, num_blocks, block_size), storage_dtype(spec.dtype)
+        if on_host:
+            return XlaCache(np.zeros(shape, dtype), np.zeros(shape, dtype), spec.dtype)
+        with jax.default_device(self.device):
+            return XlaCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), spec.dtype)
+
+    def copy_blocks(self, src: XlaCache, dst: XlaCache, pairs: NDArray[np.int32]) -> XlaCache:
+        """Gather, move between host and device where they differ, scatter."""
+        if not len(pairs):
+            return dst
+        from_blocks, to_blocks = _padded(pairs).T
+        rows = [_rows(part, from_blocks) for part in (src.k, src.v)]
+        if isinstance(dst.k, np.ndarray):
+            dst.k[to_blocks], dst.v[to_blocks] = (np.asarray(part) for part in rows)
+            return dst
+        placed = jax.device_put([*rows, to_blocks], self.device)
+        k, v = _write_blocks(dst.k, dst.v, *placed)
+        return XlaCache(k, v, dst.dtype)
+
+    def plan(self, batch: StepBatch, block_size: int) -> Sequence[XlaPlan]:
+        """One for each KV group, on the host: ``put_all`` moves it.
+
+        Its block table is as wide as any has been, so that a context that grows compiles nothing.
+        """
+        del block_size
+        widths = (group.block_table.shape[1] for group in batch.groups)
+        needed = 1 << max(max(widths, default=1) - 1, 0).bit_length()
+        self._num_columns = max(self._num_columns, needed)
+        columns = self._num_columns
+        return [make_plan(batch, group, columns, lambda array: array) for group in batch.groups]
+
+    def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """A program for each shape."""
+        return Program(step, lambda: self._is_serving)
+
+    def ready(self) -> None:
+        """From now on requests wait for whatever is compiled."""
+        self._is_serving = True
+
+    def close(self) -> None:
+        """Nothing to release: arrays go with their last reference."""
+
+
+def _rows(stored: Any, blocks: NDArray[np.int32]) -> Any:
+    """Blocks of a cache, on the side where it lies."""
+    return stored[blocks] if isinstance(stored, np.ndarray) else jnp.take(stored, blocks, axis=0)
+
+
+def _write(k: Array, v: Array, k_rows: Array, v_rows: Array, blocks: Array) -> tuple[Array, Array]:
+    return k.at[blocks].set(k_rows), v.at[blocks].set(v_rows)
+
+
+_write_blocks = jax.jit(_write, donate_argnums=(0, 1))
+
+
+def _padded(pairs: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The last pair repeated up to a power of two, so that few shapes occur."""
+    num_pairs = 1 << max(len(pairs) - 1, 0).bit_length()
+    return np.pad(pairs, ((0, num_pairs - len(pairs)), (0, 0)), mode="edge")

@@ -1,0 +1,31 @@
+"""What JAX does on any platform, and the shapes that it is to compile."""
+
+from __future__ import annotations
+
+from octavo.api import Capabilities
+from octavo_tpu.options import JaxOptions
+
+__all__ = ["capabilities"]
+
+_DTYPES = ("bfloat16", "float32", "float16")
+_CPU_DTYPES = ("float32", "bfloat16", "float16")
+
+
+def capabilities(options: JaxOptions) -> Capabilities:
+    """A CPU computes in float32 what it is given, so that comes first there."""
+    dtypes = _CPU_DTYPES if options.device_kind == "cpu" else _DTYPES
+    return Capabilities(
+        dtypes=dtypes,
+        kv_dtypes=(*dtypes, "float8_e4m3fn", "float8_e5m2"),
+        block_sizes=(16, 32, 64, 128),
+        max_head_dim=256,
+        sliding_window=True,
+        soft_cap=True,
+        sinks=True,
+        asynchronous=True,
+        token_buckets=options.token_buckets,
+        seq_buckets=options.seq_buckets,
+        host_swap=True,
+        separate_sampling=True,
+        rehearsed=options.compile_at_start,
+    )

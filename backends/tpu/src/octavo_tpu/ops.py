@@ -1,0 +1,47 @@
+"""The op set on JAX: the portable ops, overridden where XLA does better with another form."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from octavo.api import AttentionParams, LinearWeight, PortableOps
+from octavo_tpu import xla_attention
+from octavo_tpu.caches import XlaCache
+
+__all__ = ["JaxOps"]
+
+Array: TypeAlias = Any  # a jax.Array
+
+
+class JaxOps(PortableOps):
+    """For every platform; a platform's own kernels come as attention backends."""
+
+    def __init__(self) -> None:
+        super().__init__(jnp)
+
+    def linear(self, x: Array, weight: LinearWeight) -> Array:
+        """``x @ weight.T + bias``, summed in float32 without a float32 copy of the weight."""
+        product = jax.lax.dot_general(
+            x, weight.weight, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
+        )
+        if weight.bias is not None:
+            product = product + weight.bias.astype(jnp.float32)
+        return product.astype(x.dtype)
+
+    def write_kv(self, cache: XlaCache, k: Array, v: Array, plan: Any) -> XlaCache:
+        """Store K and V of this step at the plan's slots. The argument ``cache`` is dead."""
+        return xla_attention.write_kv(cache, k, v, plan.slots)
+
+    def paged_attention(
+        self,
+        q: Array,
+        cache: XlaCache,
+        plan: Any,
+        params: AttentionParams,
+        sinks: Array | None = None,
+    ) -> Array:
+        """Attention of each token over its sequence's cached keys."""
+        return xla_attention.paged_attention(q, cache, plan, params, sinks)

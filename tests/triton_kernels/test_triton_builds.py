@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("triton", reason="Triton is not installed")
 pytest.importorskip("octavo_torch", reason="octavo-torch is not installed")
@@ -88,3 +90,29 @@ def test_every_entry_of_the_budgets_is_for_something_that_is_compiled():
                 (each["kernel"], each.get("case", case), target) == (kernel, case, name)
                 for kernel, case, name in known
             )
+
+
+@pytest.mark.parametrize("name", ["attention_prefill", "attention_decode"])
+def test_attention_is_compiled_once_for_batches_of_all_sizes(name, tmp_path):
+    """Triton compiles anew for integers that are 1 or multiples of 16, unless it is told not to."""
+    kernel = all_kernels()[name]
+    case = next(each for each in kernel.cases if each.ahead)
+
+    def batch_of(num_seqs, num_blocks):
+        def make(device, generator):
+            arguments = case.make(device, generator)
+            plan = dataclasses.replace(
+                arguments["plan"],
+                block_table=torch.zeros((num_seqs, num_blocks), dtype=torch.int32),
+                query_start=torch.arange(num_seqs + 1, dtype=torch.int32),
+                seq_lens=torch.ones(num_seqs, dtype=torch.int32),
+                num_seqs=num_seqs,
+                max_seq_len=1,
+            )
+            return arguments | {"plan": plan}
+
+        return dataclasses.replace(case, make=make)
+
+    for size in ((1, 1), (5, 7), (16, 16)):
+        compile_case(kernel, batch_of(*size), TARGETS["sm90"])
+    assert len(list(tmp_path.glob(f"*/_{name}.cubin"))) == 1

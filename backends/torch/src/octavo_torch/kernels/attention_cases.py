@@ -14,7 +14,9 @@ from octavo_torch.plan import TorchPlan
 
 __all__ = ["DECODE_CASES", "PREFILL_CASES", "attention_reference"]
 
-Seqs = tuple[tuple[int, int], ...]  # (tokens in the cache before this step, tokens in this step)
+# (tokens in the cache before this step, tokens in this step); a sequence of padding has as many
+# fewer before it, so that its length is 0.
+Seqs = tuple[tuple[int, int], ...]
 
 
 def attention_reference(
@@ -134,7 +136,7 @@ def _plan(seqs: Seqs, block_size: int, device: torch.device) -> TorchPlan:
         table[row, :count] = torch.arange(free, free - count, -1)
         free -= count
     start = torch.tensor([0, *(new for _, new in seqs)], dtype=torch.int32).cumsum(0)
-    spans = [(row, past + at) for row, (past, new) in enumerate(seqs) for at in range(new)]
+    spans = [(row, max(past, 0) + at) for row, (past, new) in enumerate(seqs) for at in range(new)]
     token_seqs, positions = torch.tensor(spans, dtype=torch.int32).T.contiguous()
     blocks = table[token_seqs.long(), (positions // block_size).long()]
     arrays = {
@@ -181,6 +183,7 @@ def _cache(normal: Any, shape: tuple[int, ...], dtype: str, written: torch.Tenso
 
 
 _MIXED: Seqs = ((37, 1), (0, 0), (0, 21), (70, 9), (3, 1))
+_PADDED: Seqs = ((19, 7), (-1, 1), (-11, 11))
 _ONES: Seqs = ((36, 1), (0, 1), (79, 1))
 
 PREFILL_CASES = (
@@ -188,6 +191,9 @@ PREFILL_CASES = (
     _case(_MIXED, dtype="float32", heads=6, head_dim=24, window=17),
     _case(_MIXED, dtype="float16", heads=3, kv_heads=1, soft_cap=3.0, sinks=True),
     _case(_MIXED, dtype="float32", causal=False, window=20, kv_heads=4),
+    _case(_PADDED, heads=8, kv_heads=1),
+    _case(_PADDED, dtype="float32", window=5, sinks=True),
+    _case(_PADDED, causal=False, window=5, block_size=32),
     # Blocks of whole tiles, that are loaded as such: see tuned.toml.
     _case(_MIXED, causal=False, block_size=32, head_dim=80),
     _case(_MIXED, block_size=32, dtype="float16", window=17, heads=3, kv_heads=1, sinks=True),
@@ -200,7 +206,7 @@ PREFILL_CASES = (
     _case(_MIXED, head_dim=80, window=17, heads=3, kv_heads=1),
     _case(_MIXED, head_dim=80, kv_dtype="int8"),
     _case(((0, 8192),), heads=32, kv_heads=8, head_dim=128, expects="matrix"),
-    _case(((0, 8192),), heads=32, kv_heads=8, head_dim=128, block_size=64, expects="matrix"),
+    _case(((0, 4096),) * 2, heads=32, kv_heads=8, head_dim=128, block_size=64, expects="matrix"),
     _case(((0, 8192),), heads=8, kv_heads=4, head_dim=256, window=1024, expects="matrix"),
     _case(
         ((0, 8192),), heads=32, kv_heads=8, head_dim=128, kv_dtype="float8_e4m3fn", expects="matrix"
@@ -211,6 +217,8 @@ DECODE_CASES = (
     _case(_ONES),
     _case(_ONES, dtype="float32", heads=6, head_dim=24, window=17),
     _case(_ONES, dtype="float16", heads=3, kv_heads=1, soft_cap=3.0, sinks=True),
+    _case(((70, 1), (-1, 1)), window=60),
+    _case(((70, 1), (-1, 1)), dtype="float32", sinks=True),
     _case(_ONES, kv_dtype="float8_e4m3fn", block_size=32, head_dim=80),
     _case(_ONES, kv_dtype="float8_e5m2", dtype="float16"),
     _case(_ONES, kv_dtype="int8", window=40, sinks=True),

@@ -19,7 +19,7 @@ from octavo.api import AttentionParams
 from octavo_torch.caches import TorchCache
 from octavo_torch.kernels.attention_cases import DECODE_CASES, attention_reference
 from octavo_torch.kernels.attention_parts import add_sink, attention_arguments, extend, finish
-from octavo_torch.kernels.attention_reduce import attention_reduce
+from octavo_torch.kernels.attention_reduce import MAX_SPLITS, attention_reduce
 from octavo_torch.kernels.kernel import Kernel
 from octavo_torch.kernels.target import target_of
 from octavo_torch.kernels.tuning import launch_options
@@ -27,10 +27,9 @@ from octavo_torch.plan import TorchPlan
 
 __all__ = ["KERNELS", "attention_decode"]
 
-_MAX_SPLITS = 32
 
-
-@triton.jit
+# A number that changes from step to step is nothing to compile anew for.
+@triton.jit(do_not_specialize=["table_stride"])
 def _attention_decode(
     q_ptr,  # [tokens, heads, head_dim]
     out_ptr,  # the same, contiguous
@@ -177,7 +176,7 @@ def attention_decode(
 
 def _num_splits(length: int, split_tokens: int, num_programs: int, wanted: int) -> int:
     """Shares of a context: enough to give every unit work, none shorter than ``split_tokens``."""
-    return max(1, min(-(-wanted // max(1, num_programs)), length // split_tokens, _MAX_SPLITS))
+    return max(1, min(-(-wanted // max(1, num_programs)), length // split_tokens, MAX_SPLITS))
 
 
 KERNELS = (Kernel("attention_decode", attention_decode, attention_reference, DECODE_CASES),)

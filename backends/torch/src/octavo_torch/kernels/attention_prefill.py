@@ -49,7 +49,8 @@ def _sequence_of_tile(query_start_ptr, num_seqs, tile, TOKENS: tl.constexpr):
     return low
 
 
-@triton.jit
+# Numbers that change from step to step are nothing to compile anew for.
+@triton.jit(do_not_specialize=["num_seqs", "table_stride"])
 def _attention_prefill(  # noqa: PLR0912, PLR0915 - one program, from its tile to its rows
     q_ptr,  # [tokens, heads, head_dim]
     out_ptr,  # the same, contiguous
@@ -133,6 +134,7 @@ def _attention_prefill(  # noqa: PLR0912, PLR0915 - one program, from its tile t
         if not CAUSAL:
             end_key = tl.minimum(end_key, top_position + window)
             end_full = tl.minimum(end_full, lowest_position + window)
+    end_key = tl.maximum(end_key, 0)  # padding's queries have no keys
     start = first_key // KEY_TILE * KEY_TILE
     full_start = tl.minimum(tl.cdiv(first_full, KEY_TILE) * KEY_TILE, end_key)
     full_end = tl.maximum(end_full // KEY_TILE * KEY_TILE, full_start)

@@ -11,10 +11,13 @@ import triton.language as tl
 from octavo_torch.kernels.attention_parts import LOG2_E
 from octavo_torch.kernels.kernel import Case, Kernel
 
-__all__ = ["KERNELS", "attention_reduce"]
+__all__ = ["KERNELS", "MAX_SPLITS", "attention_reduce"]
+
+MAX_SPLITS = 32
 
 
-@triton.jit
+# Numbers that change from step to step are nothing to compile anew for.
+@triton.jit(do_not_specialize=["splits"])
 def _attention_reduce(
     parts_ptr,  # float32[seqs, heads, splits, head_dim]
     stats_ptr,  # float32[seqs, heads, splits, 2]: maximum in base two, denominator
@@ -46,9 +49,9 @@ def _attention_reduce(
     denominator = tl.sum(total * fade, 0)
     if HAS_SINKS:
         denominator += tl.exp2(sink - above)
-    inside = (total > 0.0)[:, None] & (dim < D)[None, :]  # an empty share has written nothing
+    inside = (total != 0.0)[:, None] & (dim < D)[None, :]  # an empty share has written nothing
     parts = tl.load(parts_ptr + part[:, None] * D + dim[None, :], mask=inside, other=0.0)
-    attended = tl.sum(parts * fade[:, None], 0) / tl.where(denominator > 0.0, denominator, 1.0)
+    attended = tl.sum(parts * fade[:, None], 0) / tl.where(denominator == 0.0, 1.0, denominator)
     place = out_ptr + (token.to(tl.int64) * heads + head) * D + dim
     tl.store(place, attended.to(out_ptr.dtype.element_ty), mask=dim < D)
 
@@ -60,12 +63,15 @@ def attention_reduce(
     sinks: torch.Tensor | None,  # [heads]
     out: torch.Tensor,  # [tokens, heads, head_dim]
 ) -> torch.Tensor:
-    """``out`` with the rows of sequences that have one query, written in place."""
+    """``out`` with the rows of sequences that have one query, written in place.
+
+    There are ``MAX_SPLITS`` shares at most.
+    """
     seqs, heads, splits, head_dim = parts.shape
     _attention_reduce[(seqs, heads)](
         parts, stats, query_start, stats if sinks is None else sinks, out, splits,
         D=head_dim, D_PAD=max(16, triton.next_power_of_2(head_dim)),
-        SPLITS_PAD=max(2, triton.next_power_of_2(splits)), HAS_SINKS=sinks is not None,
+        SPLITS_PAD=MAX_SPLITS, HAS_SINKS=sinks is not None,
         num_warps=4,
     )  # fmt: skip
     return out
@@ -97,6 +103,7 @@ def _case(splits: int, head_dim: int, *, sinks: bool, ahead: bool = False) -> Ca
         seqs, heads = (64, 32) if ahead else (2, 3)
         stats = torch.rand((seqs, heads, splits, 2), generator=generator, device=device) + 0.5
         stats[..., -1, 0], stats[..., -1, 1] = -1e30, 0.0  # a share without keys
+        stats[0, 0, 0, 1] = float("nan")  # what began as NaN stays so
         parts = torch.randn((seqs, heads, splits, head_dim), generator=generator, device=device)
         parts[..., -1, :] = float("nan")
         sink_scores = torch.randn(heads, generator=generator, device=device) if sinks else None

@@ -12,11 +12,15 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 from octavo.api import AttentionParams
 from octavo_torch.caches import TorchCache
 from octavo_torch.kernels.target import target_of
+
+try:
+    from triton.tools.tensor_descriptor import TensorDescriptor
+except ImportError:  # before Triton 3.4
+    TensorDescriptor = None
 
 __all__ = ["LOG2_E", "add_sink", "attention_arguments", "extend", "finish", "tiles_of"]
 
@@ -253,7 +257,7 @@ def tiles_of(cache: TorchCache, key_tile: int) -> dict[str, Any] | None:
     """``k_ptr`` and ``v_ptr`` by which a kernel loads ``key_tile`` keys of one head at once.
 
     None where that cannot be: a tile must lie within one block, rows must begin at multiples of 16
-    bytes, and their number must fit in 31 bits.
+    bytes, their number must fit in 31 bits, and Triton must be 3.4 or newer.
     """
     num_blocks, kv_heads, block_size, head_dim = cache.k.shape
     num_rows = num_blocks * kv_heads * block_size
@@ -264,7 +268,7 @@ def tiles_of(cache: TorchCache, key_tile: int) -> dict[str, Any] | None:
         and values.data_ptr() % 16 == 0
         for values in (cache.k, cache.v)
     ]
-    if not fits or not all(aligned):
+    if TensorDescriptor is None or not fits or not all(aligned):
         return None
     tile = [key_tile, max(16, triton.next_power_of_2(head_dim))]
     arguments = {}

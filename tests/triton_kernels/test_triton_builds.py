@@ -71,6 +71,7 @@ def test_kernel_compiles_within_its_budget(name, label, target_name):
         assert spills > BUDGETS["spills"], "the exception is not needed any more"
     for build in builds:
         assert build.shared_bytes <= target.shared_bytes, build
+        assert not (case.exact and build.fused), build
     matrix = frozenset().union(*(build.matrix_instructions for build in builds))
     loads = frozenset().union(*(build.tile_loads for build in builds))
     if target.vendor in case.expects:

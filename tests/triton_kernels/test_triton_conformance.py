@@ -1,4 +1,4 @@
-"""Attention of TritonOps, under the interpreter, in cases of ``octavo conform`` and its oracle."""
+"""Attention and sampling of TritonOps, under the interpreter, in cases of ``octavo conform``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-LIMIT_S = 120
+LIMIT_S = 300
 # (check, rows of its table); all in float32, which Triton's interpreter computes as it should.
 ROWS = {
     "paged_attention": ("one token", "one prompt", "prefill beside decode"),
@@ -25,6 +25,19 @@ ROWS = {
     "large_scores": ("scores of hundreds float32",),
     "kv_dtypes": ("float8_e4m3fn under float32", "int8 under float32"),
     "kv_saturation": ("float8_e5m2",),
+    "sampling": (
+        "greedy",
+        "equal tokens",
+        "edges of the draw",
+        "top_k",
+        "min_p, top_k and top_p",
+        "mask, bias and penalties",
+        "unusable rows",
+        "rows of every kind",
+        "more adjustments",
+        "log-probabilities",
+    ),
+    "token_logprobs": ("given tokens", "given tokens, nothing but them"),
 }
 
 
@@ -43,7 +56,7 @@ def test_triton_ops_conform() -> None:
 
 def _main() -> None:
     from octavo.api import API_VERSION, BackendSpec, DeviceInfo, Probe
-    from octavo.testing.checks import ops_attention
+    from octavo.testing.checks import ops_attention, randomness
     from octavo.testing.subject import Subject
     from octavo_torch.cpu import TorchCpuBackend
     from octavo_torch.triton_ops import TritonOps
@@ -70,9 +83,11 @@ def _main() -> None:
         api_version=API_VERSION,
     )
     subject = Subject.of(spec, device)
-    for check in ops_attention.CHECKS:
+    for check in (*ops_attention.CHECKS, *randomness.CHECKS):
+        if check.name not in ROWS:
+            continue
         cases = [case for case in check.cases(subject) if case.unclaimed is None]
-        for label in ROWS.get(check.name, ()):
+        for label in ROWS[check.name]:
             case = next((case for case in cases if case.label == label), None)
             if case is None:
                 labels = ", ".join(case.label for case in cases)

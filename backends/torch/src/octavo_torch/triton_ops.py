@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar, TypeAlias
 
-from octavo.api import AttentionParams, LinearWeight
+from octavo.api import AttentionParams, LinearWeight, SampleResult, SamplingBatch
 from octavo_torch.caches import TorchCache
 from octavo_torch.kernels.add_rms_norm import add_rms_norm
 from octavo_torch.kernels.elementwise import elementwise
@@ -14,10 +15,12 @@ from octavo_torch.kernels.layer_norm import layer_norm
 from octavo_torch.kernels.quantized_matmul import multiply_packed
 from octavo_torch.kernels.rms_norm import rms_norm
 from octavo_torch.kernels.rope_write import rope_write
+from octavo_torch.kernels.token_logprobs import MOST_TOP, token_logprobs
 from octavo_torch.kernels.write_cache import write_cache
 from octavo_torch.ops import TorchOps
 from octavo_torch.quantized import QuantizedLinear
 from octavo_torch.triton_attention import paged_attention
+from octavo_torch.triton_sampling import sample_tokens
 
 __all__ = ["TritonOps"]
 
@@ -99,3 +102,20 @@ class TritonOps(TorchOps):
     def fill_tokens(self, token_ids: Array, sampled: Array, sources: Array) -> Array:
         """``sampled[sources - 1]`` where sources > 0, and ``token_ids`` elsewhere."""
         return fill_tokens(token_ids, sampled, sources)
+
+    def sample(self, logits: Array, sampling: SamplingBatch) -> SampleResult:
+        """One token for each row, the core's sampler's."""
+        if len(logits) == 0:
+            return super().sample(logits, sampling)
+        logits = logits if logits.stride(1) == 1 else logits.contiguous()
+        token_ids, valid = sample_tokens(logits, sampling)
+        result = self.token_logprobs(logits, token_ids, sampling.num_logprobs)
+        return replace(result, valid=valid)
+
+    def token_logprobs(self, logits: Array, token_ids: Array, num_logprobs: int) -> SampleResult:
+        """Log-probability and rank of the given token in each row, and the likeliest tokens."""
+        if not 0 <= num_logprobs <= MOST_TOP or len(logits) == 0:
+            return super().token_logprobs(logits, token_ids, num_logprobs)
+        logits = logits if logits.stride(1) == 1 else logits.contiguous()
+        num_top = min(num_logprobs, logits.shape[1])
+        return SampleResult(token_ids, *token_logprobs(logits, token_ids, num_top))

@@ -66,6 +66,8 @@ class Build:
     matrix_instructions: frozenset[str]
     tile_loads: frozenset[str] = frozenset()
     """NVIDIA: copies of whole tiles, by a tensor's descriptor."""
+    fused: int = 0
+    """Fused multiply-adds in NVIDIA's PTX. Not counted for AMD, where a division has some."""
 
 
 class _NoDriver(DriverBase):  # type: ignore[misc]  # Triton has no types
@@ -165,6 +167,7 @@ def _read_nvidia(name: str, compiled: Any, target: Target) -> Build:
         num_warps=compiled.metadata.num_warps,
         matrix_instructions=_found(_MATRIX_INSTRUCTIONS["cuda"], compiled.asm["ptx"]),
         tile_loads=_found(_TILE_LOADS, compiled.asm["ptx"]),
+        fused=len(re.findall(r"\b(?:fma|mad)\.\S*f\d", compiled.asm["ptx"])),
     )
 
 

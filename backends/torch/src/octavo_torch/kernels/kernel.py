@@ -24,6 +24,8 @@ class Case:
     """Compiled for every target too. Such a case has a model's true sizes: it is never computed."""
     expects: Mapping[str, str] = field(default_factory=dict)
     """For ``ahead``: what the compiled code must contain, by vendor (``{"cuda": "wgmma"}``)."""
+    exact: bool = False
+    """For ``ahead``: no product may be fused with a sum."""
 
 
 @dataclass(frozen=True)

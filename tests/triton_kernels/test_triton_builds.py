@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,14 @@ import torch
 pytest.importorskip("triton", reason="Triton is not installed")
 pytest.importorskip("octavo_torch", reason="octavo-torch is not installed")
 
+from triton.runtime.jit import JITFunction
+
 from octavo_torch.kernels.ahead import TARGETS, compile_case
 from octavo_torch.kernels.catalog import all_kernels
 
 BUDGETS = tomllib.loads(Path(__file__).with_name("budgets.toml").read_text("utf-8"))
+# What is another number in each step, under the names that kernels have for it.
+OF_A_STEP = {"num_rows", "num_tokens", "num_entries", "num_seqs", "table_stride", "splits"}
 QUICK_TARGETS = ("sm90", "gfx942")
 CASES = [
     pytest.param(
@@ -117,3 +122,16 @@ def test_attention_is_compiled_once_for_batches_of_all_sizes(name, tmp_path):
     for size in ((1, 1), (5, 7), (16, 16)):
         compile_case(kernel, batch_of(*size), TARGETS["sm90"])
     assert len(list(tmp_path.glob(f"*/_{name}.cubin"))) == 1
+
+
+def test_nothing_is_compiled_anew_for_the_size_of_a_step():
+    modules = {import_module(kernel.launch.__module__) for kernel in all_kernels().values()}
+    specialized = {
+        f"{function.__name__}: {param.name}"
+        for module in modules
+        for function in vars(module).values()
+        if isinstance(function, JITFunction)
+        for param in function.params
+        if param.name in OF_A_STEP and not param.do_not_specialize
+    }
+    assert not specialized

@@ -14,7 +14,7 @@ from octavo_torch.kernels.rows import rows_of, tile_of_rows
 __all__ = ["KERNELS", "add_rms_norm"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def _add_rms_norm(
     x_ptr,  # [rows, dim], rows x_stride apart
     residual_ptr,  # [rows, dim], rows residual_stride apart

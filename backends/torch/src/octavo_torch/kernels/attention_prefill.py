@@ -33,13 +33,13 @@ __all__ = ["KERNELS", "attention_prefill"]
 
 
 @triton.jit
-def _sequence_of_tile(query_start_ptr, num_seqs, tile, TOKENS: tl.constexpr):
+def _sequence_of_tile(query_start_ptr, end_seq, tile, TOKENS: tl.constexpr):
     """The last sequence whose tiles begin at ``tile`` or before.
 
     Sequence s has them from ``query_start[s] // TOKENS + s`` on, more than it needs by one at most.
     """
     low = 0
-    high = num_seqs
+    high = end_seq
     while high - low > 1:
         middle = (low + high) // 2
         if tl.load(query_start_ptr + middle) // TOKENS + middle <= tile:

@@ -14,7 +14,7 @@ from octavo_torch.kernels.tuning import launch_options
 __all__ = ["KERNELS", "fill_tokens"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tokens"])
 def _fill_tokens(token_ids_ptr, sampled_ptr, sources_ptr, out_ptr, num_tokens, TILE: tl.constexpr):
     token = tl.program_id(0) * TILE + tl.arange(0, TILE)
     inside = token < num_tokens

@@ -19,7 +19,7 @@ from octavo_torch.kernels.tuning import launch_options
 __all__ = ["KERNELS", "grouped_matmul", "rows_per_tile"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_entries"])
 def _grouped_matmul(
     x_ptr,  # [rows, in_features]
     weights_ptr,  # [experts, out_features, in_features]; twice as many of them if SILU_MUL

@@ -15,7 +15,7 @@ from octavo_torch.kernels.rows import rows_of, tile_of_rows
 __all__ = ["KERNELS", "layer_norm"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def _layer_norm(
     x_ptr,  # rows at (row // heads) * token_stride + (row % heads) * head_stride
     weight_ptr,  # [dim]

@@ -15,7 +15,7 @@ from octavo_torch.kernels.tuning import launch_options
 __all__ = ["KERNELS", "lora_expand"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tokens"])
 def _lora_expand(
     y_ptr,  # [tokens, out_features], y_stride from row to row
     parts_ptr,  # float32[SPLITS, tokens, rank]

@@ -20,7 +20,7 @@ from octavo_torch.kernels.tuning import launch_options
 __all__ = ["KERNELS", "align_adapters", "lora_shrink"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tokens"])
 def _lora_shrink(
     x_ptr,  # [tokens, in_features]
     a_ptr,  # [adapters, rank, in_features]

@@ -19,7 +19,7 @@ from octavo_torch.kernels.tuning import launch_options
 __all__ = ["KERNELS", "moe_align"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_entries"])
 def _count_entries(ids_ptr, counts_ptr, num_entries, CHUNK: tl.constexpr):
     expert = tl.program_id(0)
     found = tl.zeros((CHUNK,), tl.int32)
@@ -30,7 +30,7 @@ def _count_entries(ids_ptr, counts_ptr, num_entries, CHUNK: tl.constexpr):
     tl.store(counts_ptr + expert, tl.sum(found))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_entries"])
 def _place_entries(
     ids_ptr,  # i32[entries]
     counts_ptr,  # i32[experts]

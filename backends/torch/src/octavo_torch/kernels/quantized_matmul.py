@@ -79,7 +79,7 @@ def _group_numbers(
     return tl.reshape(spread, (ROWS, NUM * EACH))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def _quantized_matmul(
     x_ptr,  # [rows, in_features], x_stride from row to row
     codes_ptr,  # uint8[out_features, in_features or half of it]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ _SUBLANES = 8
 _TABLE_BYTES = 768 << 10  # of a block table in scalar memory, which has 1 MiB
 
 
+@functools.partial(jax.jit, static_argnames=("params", "interpret"))
 def paged_attention(
     q: Float[jax.Array, "tokens heads head_dim"],
     cache: RowCache,

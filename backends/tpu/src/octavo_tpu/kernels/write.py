@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,7 @@ def _write_scales(
     return stored.at[blocks[first]].set(merged)
 
 
+@functools.partial(jax.jit, static_argnames="interpret")
 def write_rows(
     stored: Float[jax.Array, "num_blocks block_size rows lanes"],
     rows: Float[jax.Array, "tokens rows lanes"],

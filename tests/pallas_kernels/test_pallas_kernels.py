@@ -65,6 +65,7 @@ def write(batch):
 
 def attend(case, batch, cache, interpret=INTERPRETER):
     """Of all tokens, padding among them, in float64."""
+    paged_attention.clear_cache()  # what a test has replaced must be traced
     step = jax.jit(functools.partial(paged_attention, params=case.params, interpret=interpret))
     out = step(batch.q, cache, batch.plan, sinks=batch.sinks)
     return np.asarray(out).astype(np.float64)

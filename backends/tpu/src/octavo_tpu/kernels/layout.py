@@ -103,6 +103,17 @@ class KVLayout:
         """Rows of a token, padding among them."""
         return self.words * self.rows_per_word
 
+    @property
+    def heads_per_bundle(self) -> int:
+        """Heads whose rows make whole words: 1, or as many as share one."""
+        return max(1, self.rows_per_word // (self.used_rows // self.kv_heads))
+
+    @property
+    def words_per_bundle(self) -> int:
+        """Words of a token that hold a bundle."""
+        rows = self.heads_per_bundle * (self.used_rows // self.kv_heads)
+        return rows // self.rows_per_word
+
     def key_rows(self, head: int) -> tuple[int, ...]:
         """Which rows hold the key of a head, part after part."""
         if self.joined:

@@ -35,7 +35,8 @@ def paged_attention(
     sinks: Float[jax.Array, "heads"] | None = None,
 ) -> Float[jax.Array, "tokens heads head_dim"]:
     """Octavo's own kernel."""
-    return pallas.paged_attention(q, cache, plan, params, sinks)
+    attended: jax.Array = pallas.paged_attention(q, cache, plan, params, sinks)
+    return attended
 
 
 def ragged_attention(

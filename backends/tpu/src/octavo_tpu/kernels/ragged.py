@@ -27,6 +27,7 @@ from octavo_tpu.kernels.numbers import from_words
 
 __all__ = ["Ragged", "Refs"]
 
+_UNROLLED_BUNDLES = 2  # one's matrix products run beside the other's softmax
 _MASKED_SCORE = -1e30  # finite: a row that sees no key yet gives no NaN
 
 
@@ -230,10 +231,36 @@ class Ragged:
         key = lax.broadcasted_iota(jnp.int32, (self.chunk_tokens, self.layout.width), 0)
         has_value = first_key + key < end_key
         refs.words[...] = pltpu.bitcast(refs.chunks[half], jnp.uint32)
+        bundle = self.layout.heads_per_bundle
+        bundles = self.layout.kv_heads // bundle
+
+        def extend_bundle(number: Any, carry: None) -> None:
+            self._extend_heads(refs, half, number, bundle, queries, visible, has_value)
+            return carry
+
+        # A loop: unrolled over all heads, the code of each layer would be megabytes.
+        lax.fori_loop(0, bundles, extend_bundle, None, unroll=min(_UNROLLED_BUNDLES, bundles))
+        rest = self.layout.kv_heads - bundles * bundle
+        if rest:
+            self._extend_heads(refs, half, bundles, rest, queries, visible, has_value)
+
+    def _extend_heads(
+        self,
+        refs: Refs,
+        half: Any,
+        bundle: Any,
+        heads: int,
+        queries: int,
+        visible: Any,
+        has_value: Any,
+    ) -> None:
+        """The first ``heads`` key heads of a bundle, which share its words."""
+        first_word = bundle * self.layout.words_per_bundle
         loaded: dict[int, Any] = {}
-        for head in range(self.layout.kv_heads):
-            k = self._load(refs, self.layout.key_rows(head), loaded)
-            v = self._load(refs, self.layout.value_rows(head), loaded)
+        for place in range(heads):
+            head = bundle * self.layout.heads_per_bundle + place
+            k = self._load(refs, first_word, self.layout.key_rows(place), loaded)
+            v = self._load(refs, first_word, self.layout.value_rows(place), loaded)
             v = jnp.where(has_value, v, 0.0).astype(self.compute_dtype)
             scales = None
             if refs.scales is not None:
@@ -241,13 +268,15 @@ class Ragged:
             rows = self.group * queries
             self._extend_head(refs, head, rows, k.astype(self.compute_dtype), v, scales, visible)
 
-    def _load(self, refs: Refs, rows: tuple[int, ...], loaded: dict[int, Any]) -> Any:
+    def _load(
+        self, refs: Refs, first_word: Any, rows: tuple[int, ...], loaded: dict[int, Any]
+    ) -> Any:
         """float32[chunk_tokens, width] of rows of each token; ``loaded`` keeps words by place."""
         parts = []
         for row in rows:
             word, part = divmod(row, self.layout.rows_per_word)
             if word not in loaded:
-                every = pl.ds(word, self.chunk_tokens, stride=self.layout.words)
+                every = pl.ds(first_word + word, self.chunk_tokens, stride=self.layout.words)
                 loaded[word] = refs.words[every, :]
             parts.append(from_words(loaded[word], part, self.layout.dtype))
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
@@ -269,7 +298,7 @@ class Ragged:
         return visible
 
     def _extend_head(
-        self, refs: Refs, head: int, rows: int, k: Any, v: Any, scales: Any, visible: Any
+        self, refs: Refs, head: Any, rows: int, k: Any, v: Any, scales: Any, visible: Any
     ) -> None:
         """The running softmax of one key head's queries after this chunk."""
         q = refs.grouped[head, :rows, :].astype(self.compute_dtype)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         Capabilities,
         MemoryInfo,
         MemoryMeter,
+        ProcessGroup,
         Readiness,
         WeightShards,
     )
@@ -120,6 +121,7 @@ __all__ = [
     "PortableLinear",
     "PortableOps",
     "Probe",
+    "ProcessGroup",
     "QuantizedTensor",
     "Readiness",
     "ReasoningFormat",
@@ -152,6 +154,7 @@ _LAZY_NAMES = {
         "Capabilities",
         "MemoryInfo",
         "MemoryMeter",
+        "ProcessGroup",
         "Readiness",
         "WeightShards",
     ),

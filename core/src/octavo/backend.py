@@ -22,6 +22,7 @@ __all__ = [
     "Capabilities",
     "MemoryInfo",
     "MemoryMeter",
+    "ProcessGroup",
     "Readiness",
     "WeightShards",
 ]
@@ -208,6 +209,27 @@ class MemoryMeter(Protocol):
         That is: the most bytes that were in use meanwhile, less those that were before. Octavo runs
         the largest step so, and gives the cache what it leaves free.
         """
+        ...
+
+
+class ProcessGroup(Protocol):
+    """What a backend has besides where the devices of a group may belong to several processes.
+
+    Each process loads the same model on its own devices. The first takes requests and tells the
+    others what it runs (``octavo.relay``), in order. Steps are then launched one by one, and
+    blocks stay on the device: ``caps`` claims neither ``asynchronous`` and ``separate_sampling``
+    nor ``host_swap``.
+    """
+
+    num_processes: int
+    process_index: int
+
+    def send(self, message: bytes) -> None:
+        """From the first process to all others; need not wait for them."""
+        ...
+
+    def receive(self) -> bytes:
+        """In another process: the next message, however long it takes."""
         ...
 
 

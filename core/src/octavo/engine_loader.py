@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -12,29 +11,26 @@ from octavo.cache_sizing import plan_for
 from octavo.completion import Vocabulary
 from octavo.config import EngineConfig
 from octavo.configured_checkpoint import configured_checkpoint
-from octavo.configured_model import configured_model
-from octavo.dtype_choice import choose_dtype
 from octavo.engine import Engine
-from octavo.errors import OctavoError, UsageError
+from octavo.errors import UsageError
 from octavo.member_faults import close_backend, naming_faults, naming_step_faults
+from octavo.model_loader import load_model
 from octavo.open_device import OpenDevice, tell
 from octavo.progress import counted_progress
+from octavo.relay import leader_of
 from octavo.runner import Runner
 from octavo.sampling_params import SamplingParams
 from octavo.scheduler import GroupConfig, Scheduler, SchedulerConfig
 from octavo.step_memory import step_bytes
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from octavo.backend import Backend
     from octavo.devices import Resolution
     from octavo.loading import Checkpoint
-    from octavo.loading.packing import Packing
     from octavo.models.base import Model, Weights
     from octavo.ops.binding import OpBinding
     from octavo.ops.protocol import Ops
+    from octavo.relay import Relay
     from octavo.sleep import ReloadWeights
     from octavo.tokenizer import Tokenizer
 
@@ -90,42 +86,33 @@ def load_engine(config: EngineConfig, device: OpenDevice) -> LoadedEngine:
 
     Raises OctavoError subclasses that say what to do about it; the device is closed then.
     """
+    relay = None
     try:
-        return _load_engine(config, device)
+        relay = leader_of(device.backend)
+        return _load_engine(config, device, relay)
     except BaseException:
+        if relay is not None:
+            relay.end()
         close_backend(device.backend, device.resolution.spec.name)
         raise
 
 
-def _load_engine(config: EngineConfig, device: OpenDevice) -> LoadedEngine:
-    from octavo.models.sharding import shard_model
-    from octavo.ops.binding import bind_ops
-
+def _load_engine(config: EngineConfig, device: OpenDevice, relay: Relay | None) -> LoadedEngine:
     resolution, backend = device.resolution, device.backend
     cold = naming_faults(backend, resolution.spec.name)
-    checkpoint = configured_checkpoint(config)
-    model = configured_model(config, checkpoint, device.plugins, resolution.spec.name)
-    shard = shard_model(model, config.tensor_parallel_size)
-    dtype = choose_dtype("dtype", config.dtype, backend.caps.dtypes)
-    ops, bindings = bind_ops(
-        backend,
-        resolution,
-        device.policy,
-        device.plugins,
-        model=shard,
-        attention_backend=config.attention_backend,
-    )
     opened = cold.memory()
-    load_weights = functools.partial(_load_weights, config, checkpoint, model, cold, dtype)
-    weights = load_weights()
-    loaded = cold.memory()
+    loaded = load_model(config, device)
+    checkpoint, ops, shard, weights = loaded.checkpoint, loaded.ops, loaded.shard, loaded.weights
+    weight_bytes = opened.free_bytes - cold.memory().free_bytes
     reserved_bytes = step_bytes(config, backend, ops, shard, weights, resolution.spec.name)
     plan = plan_for(config, shard, cold, reserved_bytes=reserved_bytes, opened=opened)
+    if relay is not None:
+        relay.plan(plan, config.max_logprobs)
     if reserved_bytes:
-        _tell_memory(config, opened.free_bytes - loaded.free_bytes, reserved_bytes, plan)
+        _tell_memory(config, weight_bytes, reserved_bytes, plan)
     tokenizer = _load_tokenizer(config, checkpoint)
     vocabulary = Vocabulary(
-        model.vocab_size, tokenizer, eos_token_ids(checkpoint.generation_config, tokenizer)
+        shard.vocab_size, tokenizer, eos_token_ids(checkpoint.generation_config, tokenizer)
     )
     engine = build_engine(
         config,
@@ -136,7 +123,8 @@ def _load_engine(config: EngineConfig, device: OpenDevice) -> LoadedEngine:
         plan,
         vocabulary,
         resolution.spec.name,
-        reload_weights=load_weights,
+        reload_weights=loaded.load_weights,
+        relay=relay,
     )
     _rehearse(config, engine, resolution.spec.name)
     if (ready := getattr(cold, "ready", None)) is not None:
@@ -146,10 +134,10 @@ def _load_engine(config: EngineConfig, device: OpenDevice) -> LoadedEngine:
         engine=engine,
         backend=backend,
         resolution=resolution,
-        bindings=tuple(bindings),
+        bindings=loaded.bindings,
         checkpoint=checkpoint,
         plan=plan,
-        dtype=dtype,
+        dtype=loaded.dtype,
         default_sampling_params=_default_params(config, checkpoint),
     )
 
@@ -189,10 +177,12 @@ def build_engine(
     vocabulary: Vocabulary,
     backend_name: str = "",
     reload_weights: ReloadWeights | None = None,
+    relay: Relay | None = None,
 ) -> Engine:
     """Put an engine together from parts that are loaded; errors call the backend by its name.
 
-    ``reload_weights`` loads them once more, after a sleep that gave them back.
+    ``reload_weights`` loads them once more, after a sleep that gave them back. ``relay`` is for
+    other processes that have devices of the group.
     """
     runner = Runner(
         backend,
@@ -203,6 +193,7 @@ def build_engine(
         seed=config.seed,
         max_logprobs=config.max_logprobs,
         backend_name=backend_name,
+        relay=relay,
     )
     scheduler = Scheduler(
         SchedulerConfig(
@@ -246,62 +237,6 @@ def eos_token_ids(
     elif isinstance(named, list):
         ids.update(token_id for token_id in named if isinstance(token_id, int))
     return frozenset(ids)
-
-
-def _load_weights(
-    config: EngineConfig, checkpoint: Checkpoint, model: Model, backend: Backend, dtype: str
-) -> Weights:
-    from octavo.loading.hollow_weights import HollowWeightLoader
-    from octavo.loading.packing import packing_for
-    from octavo.loading.progress import load_progress
-    from octavo.loading.weights import CheckpointWeightLoader
-
-    reads_weights = backend.caps.reads_weights
-    packing = packing_for(config.quantization, backend.caps.quantization, checkpoint.tensors)
-    importance = _importance(config, checkpoint, model, packing) if reads_weights else {}
-    item_bytes = 4 if dtype == "float32" else 2
-    with load_progress(
-        model.num_parameters * item_bytes, checkpoint.name, quiet=config.quiet
-    ) as on_bytes:
-        kind = CheckpointWeightLoader if reads_weights else HollowWeightLoader
-        loader = kind(
-            checkpoint.tensors,
-            backend,
-            dtype,
-            packing=packing,
-            importance=importance,
-            on_bytes=on_bytes,
-            num_shards=config.tensor_parallel_size,
-        )
-        weights = model.load(loader)
-    unused = loader.unused()
-    if unused:
-        shown = ", ".join(unused[:5]) + (" …" if len(unused) > 5 else "")
-        tell(config, f"Not used by this model: {len(unused)} tensors ({shown}).")
-    if packing.schemes and loader.unpacked:
-        counts = ", ".join(f"{count} in {scheme}" for scheme, count in loader.unpacked.items())
-        tell(config, f"Unpacked to {dtype}, since the backend does not take them so: {counts}.")
-    return weights
-
-
-def _importance(
-    config: EngineConfig, checkpoint: Checkpoint, model: Model, packing: Packing
-) -> Mapping[str, NDArray[np.float32]]:
-    """What each column of a weight counts, where the packing has a choice; empty: all alike."""
-    from octavo.loading.importance import measure_importance
-    from octavo.loading.tensors import ShapelessSource
-
-    source = checkpoint.tensors
-    if not packing.weighs_columns or isinstance(source, ShapelessSource):
-        return {}
-    tell(config, "int4: running the model over random tokens to see which weights count most.")
-    try:
-        return measure_importance(model, source)
-    except OctavoError:
-        raise
-    except Exception as error:  # noqa: BLE001 - a plugin's model may need ops of its own backend
-        tell(config, f"int4: the model does not run on the host ({error!r}): weights count alike.")
-        return {}
 
 
 def load_tokenizer_of(config: EngineConfig) -> Tokenizer | None:

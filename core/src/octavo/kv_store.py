@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from octavo.backend import Backend
     from octavo.cache_plan import CachePlan
     from octavo.ops.protocol import Cache
+    from octavo.relay import Relay
     from octavo.scheduler import Schedule
 
 __all__ = ["KVStore"]
@@ -25,8 +26,9 @@ _NUM_TIMED_BLOCKS = 8
 class KVStore:
     """One cache per layer; block ids mean the same in every layer of a KV group."""
 
-    def __init__(self, backend: Backend, plan: CachePlan) -> None:
+    def __init__(self, backend: Backend, plan: CachePlan, relay: Relay | None = None) -> None:
         self._backend = backend
+        self._relay: Relay | None = None  # everybody begins with caches of his own
         self.plan = plan
         self.layer_groups = layer_groups(plan)
         self.caches: tuple[Cache, ...] = ()
@@ -34,9 +36,12 @@ class KVStore:
         self.can_swap = True  # until a copy to or from the host has failed
         self.reset()
         self.seconds_per_swapped_block = self._time_swap()
+        self._relay = relay
 
     def reset(self) -> None:
         """New, empty caches: at the start, and after a failed step left the old ones undefined."""
+        if self._relay is not None:
+            self._relay.reset()
         self.release()  # first: there may not be memory for both
         self.caches = self._make(self.plan.num_blocks, on_host=False)
         if any(self.plan.num_host_blocks):
@@ -78,7 +83,13 @@ class KVStore:
             _LOG.warning("Blocks cannot be moved to or from the host; recomputed from now on")
             raise
         if any(schedule.copies):
-            self.caches = self._copied(self.caches, self.caches, schedule.copies)
+            self.copy(schedule.copies)
+
+    def copy(self, pairs_by_group: Sequence[Pairs]) -> None:
+        """Copy blocks within the device: forks."""
+        if self._relay is not None:
+            self._relay.copy(pairs_by_group)
+        self.caches = self._copied(self.caches, self.caches, pairs_by_group)
 
     def _copied(
         self, src: tuple[Cache, ...], dst: tuple[Cache, ...], pairs_by_group: Sequence[Pairs]

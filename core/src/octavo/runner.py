@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from octavo.completion import Completion
     from octavo.models.base import Model, Weights
     from octavo.ops.protocol import Array, Ops, SampleResult, SamplingBatch
+    from octavo.relay import Relay
     from octavo.scheduler import Schedule
 
 __all__ = ["Runner", "StepResult"]
@@ -90,6 +91,7 @@ class Runner:
         seed: int,
         max_logprobs: int,
         backend_name: str = "",
+        relay: Relay | None = None,
     ) -> None:
         """Make the caches and compile the step; raises an OctavoError that says which failed."""
         cold = naming_faults(backend, backend_name or type(backend).__name__)
@@ -100,7 +102,8 @@ class Runner:
         self._rows = BatchRows(plan.limits.max_num_seqs, len(plan.groups), self._block_size)
         self._sampler = SamplerRows(plan.limits.max_num_seqs, model.vocab_size, seed)
         self._vocab_size = model.vocab_size
-        self.store = KVStore(cold, plan)
+        self.store = KVStore(cold, plan, relay)
+        self._relay = relay
         self._step = CompiledStep(cold, ops, model, self.store.layer_groups, max_logprobs)
         self._transfers = Transfers(backend)
         self.is_asynchronous = backend.caps.asynchronous
@@ -124,6 +127,8 @@ class Runner:
     def close(self) -> None:
         """End the thread that masks are computed in, if there is one."""
         self._masks.close()
+        if self._relay is not None:
+            self._relay.end()
 
     def rehearse(self, shape: StepShape) -> None:
         """Run a step of padding, and wait for it."""
@@ -311,6 +316,8 @@ class Runner:
         batch = buckets.pad_batch(batch)
         if filling is not None:
             sources = _padded_to(filling[1], len(batch.token_ids))
+        if self._relay is not None and not isinstance(sampling, LateSampling):
+            self._relay.step(batch, buckets.pad_sampling(sampling), targets)
         plans = tuple(self._backend.plan(batch, self._block_size))
         if not isinstance(sampling, LateSampling):
             known = self._to_place(sampling, buckets)

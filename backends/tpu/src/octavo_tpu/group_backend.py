@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from octavo_tpu.shares import SharedLinear, SharedVector, group_ops
 
 if TYPE_CHECKING:
     from octavo.api import Array, KVSpec, LinearWeight, QuantizedTensor
+    from octavo_tpu.processes import Processes
 
 __all__ = ["GroupBackend"]
 
@@ -30,9 +32,22 @@ class GroupBackend(PortableBackend):
 
     cache_type: type = PortableCache
 
-    def __init__(self, ops: type[PortableOps], devices: Sequence[jax.Device]) -> None:
+    def __init__(
+        self,
+        ops: type[PortableOps],
+        devices: Sequence[jax.Device],
+        processes: Processes | None = None,
+    ) -> None:
+        """``processes`` are those that have the devices, where it is not this one alone."""
         super().__init__(group_ops(ops)(jnp))
         self.group = DeviceGroup(tuple(devices))
+        if processes is not None:
+            self.num_processes = processes.num_processes
+            self.process_index = processes.process_index
+            self.send, self.receive = processes.send, processes.receive
+            self.caps = dataclasses.replace(
+                self.caps, asynchronous=False, host_swap=False, separate_sampling=False
+            )
         self._take = jax.jit(self.spread(_take))
         write = self.spread(_write)
         self._write = jax.jit(

@@ -25,6 +25,9 @@ COMMANDS = {
     "serve": CommandEntry(
         "octavo.cli.serve:serve", "Serve models over HTTP, to OpenAI's clients and others.", _RUN
     ),
+    "follow": CommandEntry(
+        "octavo.cli.follow:follow", "Lend devices to a server on another machine.", _RUN
+    ),
     "plan": CommandEntry(
         "octavo.cli.plan:plan", "Tell whether a model fits, and how much context with it.", _RUN
     ),

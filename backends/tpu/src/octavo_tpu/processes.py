@@ -1,0 +1,86 @@
+"""Several processes whose devices make one group, joined through ``jax.distributed``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+from jax._src import distributed
+
+from octavo.api import BackendError
+
+__all__ = ["Processes", "join_processes"]
+
+_PIECE_BYTES = 1 << 20  # of a message: the coordinator takes no more than 4 MiB at once
+_WAIT_MS = 60_000
+_KEPT_PIECES = 64  # that a process may be behind: each step waits for all of them anyway
+
+
+def join_processes(
+    coordinator_address: str | None, num_processes: int | None, process_id: int | None
+) -> Processes:
+    """Meet the other processes; what is None comes from JAX_COORDINATOR_ADDRESS and its like.
+
+    Waits for all of them. Has to come before anything else of JAX that looks at devices.
+    """
+    try:
+        if not jax.distributed.is_initialized():
+            jax.distributed.initialize(coordinator_address, num_processes, process_id)
+    except (RuntimeError, ValueError) as error:
+        raise BackendError(
+            f"The processes of the group did not meet: {error}. Each needs coordinator_address "
+            "(HOST:PORT of the first one), num_processes and process_id."
+        ) from error
+    return Processes(jax.process_count(), jax.process_index())
+
+
+@dataclass
+class Processes:
+    """How many there are, which one this is, and the messages of the first one to the others."""
+
+    num_processes: int
+    process_index: int
+    _num_pieces: int = field(default=0, init=False)
+
+    def send(self, message: bytes) -> None:
+        """To all others, by way of the coordinator; does not wait for them."""
+        for start in range(0, max(1, len(message)), _PIECE_BYTES):
+            is_last = start + _PIECE_BYTES >= len(message)
+            piece = bytes([is_last]) + message[start : start + _PIECE_BYTES]
+            self._client.key_value_set_bytes(_key(self._num_pieces), piece)
+            if self._num_pieces >= _KEPT_PIECES:
+                self._client.key_value_delete(_key(self._num_pieces - _KEPT_PIECES))
+            self._num_pieces += 1
+
+    def receive(self) -> bytes:
+        """The next message; waits for it as long as the coordinator is there."""
+        pieces = []
+        is_last = False
+        while not is_last:
+            piece = self._next_piece()
+            is_last = bool(piece[0])
+            pieces.append(piece[1:])
+        return b"".join(pieces)
+
+    def _next_piece(self) -> bytes:
+        while True:
+            try:
+                piece: bytes = self._client.blocking_key_value_get_bytes(
+                    _key(self._num_pieces), _WAIT_MS
+                )
+            except jax.errors.JaxRuntimeError as error:
+                if "DEADLINE_EXCEEDED" not in str(error):
+                    raise BackendError(f"The first process is gone: {error}.") from error
+            else:
+                self._num_pieces += 1
+                return piece
+
+    @property
+    def _client(self) -> Any:
+        """The coordinator's key-value store, which JAX itself meets by; it has no public name."""
+        return distributed.global_state.client
+
+
+def _key(piece: int) -> str:
+    return f"octavo/{piece}"

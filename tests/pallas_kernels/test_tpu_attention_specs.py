@@ -16,9 +16,15 @@ from octavo_tpu.attention import ATTENTION_SPECS
 SPECS = {spec.name: spec for spec in ATTENTION_SPECS}
 
 
+def device_of(platform):
+    return SimpleNamespace(device=SimpleNamespace(platform=platform), keeps_rows=False)
+
+
 @pytest.mark.parametrize("name", SPECS)
 def test_ops_have_the_signatures_of_the_contract(name):
-    loaded = SPECS[name].load(SimpleNamespace(platform="tpu"))
+    backend = device_of("tpu")
+    loaded = SPECS[name].load(backend)
+    assert backend.keeps_rows, "make_kv must follow"
     assert set(loaded) == set(SPECS[name].ops)
     for op, function in loaded.items():
         check_signature(function, Ops, op, name)
@@ -27,7 +33,9 @@ def test_ops_have_the_signatures_of_the_contract(name):
 @pytest.mark.parametrize("name", SPECS)
 def test_elsewhere_than_on_a_tpu_they_say_what_to_do(name):
     with pytest.raises(DeviceError, match="--device tpu"):
-        SPECS[name].load(SimpleNamespace(platform="cpu"))
+        SPECS[name].load(device_of("cpu"))
+    with pytest.raises(DeviceError, match="several share"):
+        SPECS[name].load(SimpleNamespace())
 
 
 @pytest.mark.parametrize(

@@ -20,29 +20,33 @@ _DTYPE = "bfloat16"  # reasons are of sizes: any dtype tells them
 
 
 def _load_pallas(backend: Backend) -> Mapping[str, Callable[..., Any]]:
-    _require_tpu(backend, "pallas")
+    _keep_rows(backend, "pallas")
     from octavo_tpu.kernels import ops
 
     return {"write_kv": ops.write_kv, "paged_attention": ops.paged_attention}
 
 
 def _load_ragged(backend: Backend) -> Mapping[str, Callable[..., Any]]:
-    _require_tpu(backend, "ragged")
+    _keep_rows(backend, "ragged")
     from octavo_tpu.kernels import ops
 
     return {"write_kv": ops.write_kv, "paged_attention": ops.ragged_attention}
 
 
-def _require_tpu(backend: Backend, name: str) -> None:
-    """Kernels for TPUs run nowhere else."""
-    import jax
-
-    platform = getattr(backend, "platform", None) or jax.default_backend()
-    if platform != "tpu":
+def _keep_rows(backend: Any, name: str) -> None:
+    """Have the backend make the caches that the kernels read; they run on TPUs alone."""
+    device = getattr(backend, "device", None)
+    if device is None or not hasattr(backend, "keeps_rows"):
+        raise DeviceError(
+            f"--attention-backend {name} serves one device, and here several share a model: "
+            "leave the option out."
+        )
+    if device.platform != "tpu":
         raise DeviceError(
             f"--attention-backend {name} runs on TPUs, and this device is of platform "
-            f"{platform!r}: leave the option out, or use --device tpu."
+            f"{device.platform!r}: leave the option out, or use --device tpu."
         )
+    backend.keeps_rows = True
 
 
 def _supports_pallas(model: Any) -> str | None:

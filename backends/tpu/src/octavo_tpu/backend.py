@@ -45,6 +45,8 @@ class JaxBackend:
         self.options = options
         self.ops = JaxOps()
         self.caps = capabilities(options)
+        self.keeps_rows = False
+        """Whether caches are those of the TPU's kernels; what serves attention sets it first."""
         self._is_serving = False
         self._num_columns = _LEAST_COLUMNS
         keep_programs(options.compilation_cache)
@@ -93,18 +95,26 @@ class JaxBackend:
 
     def make_kv(
         self, spec: KVSpec, num_blocks: int, block_size: int, *, on_host: bool = False
-    ) -> XlaCache:
+    ) -> Any:
         """Zeros; swap space is NumPy's."""
+        if self.keeps_rows:
+            from octavo_tpu.kernels.row_blocks import make_rows
+
+            return make_rows(spec, num_blocks, block_size, self.device, on_host=on_host)
         shape, dtype = cache_shape(spec, num_blocks, block_size), storage_dtype(spec.dtype)
         if on_host:
             return XlaCache(np.zeros(shape, dtype), np.zeros(shape, dtype), spec.dtype)
         with jax.default_device(self.device):
             return XlaCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), spec.dtype)
 
-    def copy_blocks(self, src: XlaCache, dst: XlaCache, pairs: NDArray[np.int32]) -> XlaCache:
+    def copy_blocks(self, src: Any, dst: Any, pairs: NDArray[np.int32]) -> Any:
         """Gather, move between host and device where they differ, scatter."""
         if not len(pairs):
             return dst
+        if self.keeps_rows:
+            from octavo_tpu.kernels.row_blocks import copy_row_blocks
+
+            return copy_row_blocks(src, dst, _padded(pairs), self.device)
         from_blocks, to_blocks = _padded(pairs).T
         rows = [_rows(part, from_blocks) for part in (src.k, src.v)]
         if isinstance(dst.k, np.ndarray):

@@ -8,6 +8,8 @@ from octavo_tpu.options import JaxOptions
 __all__ = ["capabilities"]
 
 _DTYPES = ("bfloat16", "float32", "float16")
+_BLOCK_SIZES = (16, 32, 64, 128)
+_TPU_BLOCK_SIZES = (128, 64, 32, 16)  # large copies, and a short block table in scalar memory
 _CPU_DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -17,7 +19,7 @@ def capabilities(options: JaxOptions) -> Capabilities:
     return Capabilities(
         dtypes=dtypes,
         kv_dtypes=(*dtypes, "float8_e4m3fn", "float8_e5m2"),
-        block_sizes=(16, 32, 64, 128),
+        block_sizes=_TPU_BLOCK_SIZES if options.device_kind == "tpu" else _BLOCK_SIZES,
         max_head_dim=256,
         sliding_window=True,
         soft_cap=True,

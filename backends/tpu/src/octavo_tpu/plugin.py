@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from octavo.api import API_VERSION, BackendSpec, Probe, hookimpl
+from octavo.api import API_VERSION, AttentionSpec, BackendSpec, Probe, hookimpl
 
 if TYPE_CHECKING:
     from octavo.api import Backend
 
-__all__ = ["octavo_register_backends", "served_kinds"]
+__all__ = ["octavo_register_attention", "octavo_register_backends", "served_kinds"]
 
 
 def _probe() -> Probe:
@@ -47,3 +47,12 @@ def octavo_register_backends(register: Callable[[BackendSpec], None]) -> None:
             api_version=API_VERSION,
         )
     )
+
+
+@hookimpl
+def octavo_register_attention(register: Callable[[AttentionSpec], None]) -> None:
+    """Offer the kernels for TPUs: Octavo's own, and JAX's."""
+    from octavo_tpu.attention import ATTENTION_SPECS
+
+    for spec in ATTENTION_SPECS:
+        register(spec)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import jax
 
-from octavo.api import BackendError
+from octavo.api import BackendError, StepBatch
 
 __all__ = ["Program", "compilation_is_an_error"]
 
@@ -48,6 +49,7 @@ class Program:
 
     def __call__(self, *arguments: Any) -> Any:
         """Run; compile first where the shapes are new."""
+        arguments = tuple(map(_without_tables, arguments))
         leaves, structure = jax.tree.flatten(arguments[2:])
         key = (structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
         if key not in self._known:
@@ -63,3 +65,8 @@ class Program:
         if _refusing:
             raise BackendError(said)
         _LOG.warning("%s See token_buckets, seq_buckets and compile_at_start.", said)
+
+
+def _without_tables(argument: Any) -> Any:
+    """A StepBatch without its block tables: plans have them, in a width that does not change."""
+    return dataclasses.replace(argument, groups=()) if isinstance(argument, StepBatch) else argument

@@ -1,0 +1,153 @@
+"""The backend `jax` on the CPU: its answers beside NumPy's, its shapes, its guard, its options."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import numpy as np
+import pytest
+
+pytest.importorskip("jax", reason="JAX is not installed")
+pytest.importorskip("octavo_tpu", reason="octavo-tpu is not installed")
+
+import jax.numpy as jnp
+import ml_dtypes
+
+from octavo import LLM, SamplingParams
+from octavo.api import BackendError, DeviceError, KVSpec, UsageError
+from octavo.testing.subject import Subject
+from octavo.testing.tiny_models import MAX_LEN, TINY_MODELS, VOCAB_SIZE
+from octavo_tpu.load import load
+from octavo_tpu.options import JaxOptions
+from octavo_tpu.programs import Program, compilation_is_an_error
+from op_suite import run_op_check, subject_over
+
+RANDOM = np.random.default_rng(0)
+PROMPTS = [RANDOM.integers(0, VOCAB_SIZE, length).tolist() for length in (1, 5, 17, 30)]
+SMALL = {"token_buckets": [4, 24], "seq_buckets": [4], "compilation_cache": False}
+SEVERAL = ("paged_attention", "sliding_window", "sinks", "attention_soft_cap", "kv_dtypes")
+
+
+@pytest.fixture
+def engine(tmp_path):
+    """``engine(family, backend, **options)``: an LLM of random weights, which is closed again."""
+    loaded = []
+
+    def engine(family, backend, **options):
+        config = TINY_MODELS[family].config
+        (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
+        loaded.append(
+            LLM(
+                str(tmp_path),
+                device="cpu",
+                backend=backend,
+                dtype="float32",
+                load_format="dummy",
+                max_model_len=MAX_LEN // 2,
+                max_num_seqs=4,
+                max_num_batched_tokens=24,  # the longest prompt comes in two chunks
+                kv_cache_memory_bytes=1 << 22,
+                quiet=True,
+                options=options,
+            )
+        )
+        return loaded[-1]
+
+    yield engine
+    for llm in loaded:
+        llm.loaded.close()
+
+
+def answers(llm, **sampling):
+    params = SamplingParams(max_tokens=8, ignore_eos=True, **sampling)
+    prompts = [{"prompt_token_ids": prompt} for prompt in PROMPTS]
+    outputs = llm.generate(prompts, params, use_tqdm=False)
+    return [output.outputs[0].token_ids for output in outputs]
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_tokens_are_those_of_numpy(engine, family):
+    ours = engine(family, "jax", **SMALL, compile_at_start=False)
+    reference = engine(family, "numpy")
+    for sampling in ({"temperature": 0}, {"temperature": 1, "seed": 3, "top_p": 0.9, "top_k": 40}):
+        assert answers(ours, **sampling) == answers(reference, **sampling)
+
+
+def test_what_was_rehearsed_is_all_that_is_compiled(engine):
+    llm = engine("llama", "jax", **SMALL)
+    with compilation_is_an_error():
+        answers(llm, temperature=0)
+        answers(llm, temperature=0.8, top_p=0.9)
+        for length in (3, 40):
+            prompt = {"prompt_token_ids": [7] * length}
+            llm.generate([prompt], SamplingParams(max_tokens=9, temperature=0), use_tqdm=False)
+
+
+def test_what_is_compiled_while_requests_wait_is_told(caplog):
+    program = Program(lambda _weights, cache, x: (cache, x + 1), lambda: is_serving)
+    is_serving = False
+    program(1, jnp.zeros(2), np.zeros(3, np.int32))
+    is_serving = True
+    with caplog.at_level(logging.WARNING, "octavo_tpu.programs"):
+        program(1, jnp.zeros(2), np.ones(3, np.int32))
+        assert caplog.records == []
+        program(1, jnp.zeros(2), np.ones(4, np.int32))
+    assert "is compiled while requests wait, for int32[4]" in caplog.text
+    with compilation_is_an_error(), pytest.raises(BackendError, match=r"for int32\[5\]"):
+        program(1, jnp.zeros(2), np.ones(5, np.int32))
+    assert program.num_compiled == 2
+
+
+@pytest.mark.parametrize("check", SEVERAL)
+def test_attention(check):
+    run_op_check(subject_over(load(0, {"device_kind": "cpu", **SMALL})), check, quick=True)
+
+
+def test_a_cache_of_sixteen_bits_is_of_whole_numbers_and_moves_to_the_host_and_back():
+    backend = load(0, {"device_kind": "cpu", **SMALL})
+    spec = KVSpec("full", 2, 8, "bfloat16")
+    cache, host = (backend.make_kv(spec, 4, 16, on_host=on_host) for on_host in (False, True))
+    assert cache.k.dtype == np.uint16
+    values = RANDOM.normal(size=(2, 2, 2, 8)).astype(ml_dtypes.bfloat16)
+    slots = np.array([16, 63], np.int32)
+    plan = type("Plan", (), {"slots": slots})
+    cache = backend.ops.write_kv(cache, *map(backend.put, values), plan)
+    host = backend.copy_blocks(cache, host, np.array([[1, 2], [3, 0]], np.int32))
+    back = backend.copy_blocks(host, backend.make_kv(spec, 3, 16), np.array([[2, 1]], np.int32))
+    for part, wanted in ((back.k, values[0]), (back.v, values[1])):
+        stored = np.array(part)
+        assert np.array_equal(stored[1, 0].view(ml_dtypes.bfloat16), wanted[0])
+        assert not stored[[0, 2]].any()
+    assert np.array_equal(host.v[0, 15].view(ml_dtypes.bfloat16), values[1, 1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"token_bucket": [8]}, "has no option 'token_bucket'; it has token_buckets"),
+        ({"token_buckets": []}, r"token_buckets of backend 'jax' is \[\]; expected a list"),
+        ({"seq_buckets": [0]}, r"is \[0\]; expected a list of whole numbers, at least 1 each"),
+        ({"compile_at_start": 1}, "is 1; expected true or false"),
+        ({"compilation_cache": ""}, "is ''; expected true, false or a folder"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        JaxOptions.parse(options)
+
+
+def test_a_device_that_is_not_there():
+    with pytest.raises(DeviceError, match=r"There is no device cpu:99; JAX has cpu:0"):
+        load(99, {"device_kind": "cpu"})
+    with pytest.raises(DeviceError, match="JAX cannot use tpu"):
+        load(0, {"device_kind": "tpu"})
+
+
+@pytest.mark.slow
+def test_the_whole_suite():
+    from mutant_runs import run_suite
+
+    results = run_suite(Subject.installed("jax", "cpu"), quick=False)
+    bad = [each for each in results if each.status not in ("passed", "unclaimed")]
+    assert [(each.id, each.message) for each in bad] == []

@@ -25,6 +25,7 @@ EXCLUDED = {
     "fake": "is no hardware but a device for tests, which computes as `numpy` does",
     "cuda": "has not yet run the suite on a device",
     "rocm": "has not yet run the suite on a device",
+    "xpu": "has not yet run the suite on a device",
 }
 """Backends of this project that have no column, and why."""
 
@@ -61,6 +62,7 @@ CLAIMS = {
     "host_swap": "swaps preempted requests to host memory",
     "separate_sampling": "computes masks of grammars during the forward pass",
     "int8_scale_bytes": "bytes of a scale in an int8 cache, for each token and head",
+    "rehearsed": "every shape of a step is run before the first request",
     "reads_weights": "computes with the weights it is given",
 }
 """The fields of octavo.api.Capabilities in plain words."""

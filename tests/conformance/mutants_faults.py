@@ -173,7 +173,7 @@ MUTANTS: tuple[Mutant, ...] = (
     fault(
         "load",
         "keeps unfinished loads",
-        r"broke off in memory and was closed.*out of m",
+        r"broke off in put and was closed.*out of m",
         KeepsUnfinishedLoads,
     ),
     fault(

@@ -20,7 +20,7 @@ from octavo_torch.kernels.catalog import all_kernels
 
 BUDGETS = tomllib.loads(Path(__file__).with_name("budgets.toml").read_text("utf-8"))
 # What is another number in each step, under the names that kernels have for it.
-OF_A_STEP = {"num_rows", "num_tokens", "num_entries", "num_seqs", "table_stride", "splits"}
+OF_A_STEP = {"num_rows", "num_tokens", "num_entries", "num_seqs", "table_stride", "num_splits"}
 QUICK_TARGETS = ("sm90", "gfx942")
 CASES = [
     pytest.param(

@@ -21,7 +21,7 @@ def follow(
     For models that are divided among devices of several machines: start this on all but the first,
     with the model and the options that the first one has.
 
-    [bold]Example[/bold]
+    [bold]Examples[/bold]
 
       octavo follow MODEL --backend jax --tensor-parallel-size 8
     """

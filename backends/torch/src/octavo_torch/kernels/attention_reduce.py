@@ -17,14 +17,14 @@ MAX_SPLITS = 32
 
 
 # Numbers that change from step to step are nothing to compile anew for.
-@triton.jit(do_not_specialize=["splits"])
+@triton.jit(do_not_specialize=["num_splits"])
 def _attention_reduce(
     parts_ptr,  # float32[seqs, heads, splits, head_dim]
     stats_ptr,  # float32[seqs, heads, splits, 2]: maximum in base two, denominator
     query_start_ptr,  # i32[seqs + 1]
     sinks_ptr,  # [heads], or unused
     out_ptr,  # [tokens, heads, head_dim]
-    splits,
+    num_splits,
     D: tl.constexpr,
     D_PAD: tl.constexpr,
     SPLITS_PAD: tl.constexpr,
@@ -38,9 +38,9 @@ def _attention_reduce(
         return
     split = tl.arange(0, SPLITS_PAD)
     dim = tl.arange(0, D_PAD)
-    part = (seq.to(tl.int64) * heads + head) * splits + split
-    highest = tl.load(stats_ptr + part * 2, mask=split < splits, other=-1e30)
-    total = tl.load(stats_ptr + part * 2 + 1, mask=split < splits, other=0.0)
+    part = (seq.to(tl.int64) * heads + head) * num_splits + split
+    highest = tl.load(stats_ptr + part * 2, mask=split < num_splits, other=-1e30)
+    total = tl.load(stats_ptr + part * 2 + 1, mask=split < num_splits, other=0.0)
     above = tl.max(highest, 0)
     if HAS_SINKS:
         sink = tl.load(sinks_ptr + head).to(tl.float32) * LOG2_E
@@ -67,9 +67,9 @@ def attention_reduce(
 
     There are ``MAX_SPLITS`` shares at most.
     """
-    seqs, heads, splits, head_dim = parts.shape
+    seqs, heads, num_splits, head_dim = parts.shape
     _attention_reduce[(seqs, heads)](
-        parts, stats, query_start, stats if sinks is None else sinks, out, splits,
+        parts, stats, query_start, stats if sinks is None else sinks, out, num_splits,
         D=head_dim, D_PAD=max(16, triton.next_power_of_2(head_dim)),
         SPLITS_PAD=MAX_SPLITS, HAS_SINKS=sinks is not None,
         num_warps=4,

@@ -35,13 +35,20 @@ def torch_report(tmp_path_factory):
     return passing_report("torch", tmp_path_factory.mktemp("torch") / "report.json")
 
 
-def passing_report(backend, file):
+@pytest.fixture(scope="session")
+def jax_report(tmp_path_factory):
+    """The same of ``octavo conform jax``, where JAX is installed; for slow tests."""
+    pytest.importorskip("jax", reason="JAX is not installed (requirements/oracles.txt)")
+    return passing_report("jax", tmp_path_factory.mktemp("jax") / "report.json", time_limit_s=1800)
+
+
+def passing_report(backend, file, time_limit_s=TIME_LIMIT_S):
     command = [sys.executable, "-m", "octavo.cli.main", "conform", backend, "--no-performance"]
     ended = subprocess.run(
         [*command, "--output", str(file)],
         capture_output=True,
         encoding="utf-8",
-        timeout=TIME_LIMIT_S,
+        timeout=time_limit_s,
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr

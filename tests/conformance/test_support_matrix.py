@@ -40,6 +40,13 @@ def test_torch_passes_the_suite(torch_report):
     assert torch_report["summary"]["gap"] == 0
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_jax_passes_the_suite(jax_report):
+    assert jax_report["summary"]["ok"]
+    assert jax_report["summary"]["gap"] == 0
+
+
 @pytest.mark.timeout(300)
 def test_the_page_is_current(matrix, native_report, torch_report, numpy_report):
     page = matrix.render([native_report, torch_report, numpy_report])

@@ -253,6 +253,14 @@ def test_attention_backend_portable_leaves_nothing_of_the_backends_attention():
         assert who(bindings[op]) == ("portable default", "octavo")
 
 
+def test_ops_whose_caches_nobody_else_reads_refuse_portable_attention():
+    class SealedOps(FusedOps):
+        portable_paged_attention = None
+
+    with pytest.raises(UsageError, match="for its own attention alone"):
+        bind(SealedOps(), attention_backend="portable")
+
+
 def test_ops_with_caches_of_their_own_bring_what_portable_means_for_them():
     class OtherCaches(ToyOps):
         def portable_paged_attention(self, q, cache, plan, params, sinks=None):

@@ -19,6 +19,8 @@ Array: TypeAlias = Any  # a jax.Array
 class JaxOps(PortableOps):
     """For every platform; a platform's own kernels come as attention backends."""
 
+    portable_write_kv = portable_paged_attention = None  # it would gather every cached key at once
+
     def __init__(self) -> None:
         super().__init__(jnp)
 

@@ -103,7 +103,8 @@ def _replacements(
 def _portable_member(ops: Ops, op: str) -> Any:
     """Octavo's own function for an op, to run with the backend's object as ``self``.
 
-    An op set whose caches are laid out in another way brings a ``portable_OP`` that reads them.
+    An op set whose caches are laid out in another way brings a ``portable_OP`` that reads them, or
+    has None in its place.
     """
     adapted = getattr(type(ops), f"portable_{op}", None)
     if adapted is not None:

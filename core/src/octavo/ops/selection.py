@@ -97,6 +97,8 @@ class Selector:
         if name == PORTABLE:
             if portable_base(self.backend.ops) is None:
                 return "the backend's ops do not build on octavo.api.PortableOps"
+            if any(getattr(type(self.backend.ops), f"portable_{op}", ()) is None for op in ops):
+                return "the backend's plans and caches are for its own attention alone"
             return Choice(name, "portable", ops)
         for spec in self.attention_specs:
             if spec.name == name:

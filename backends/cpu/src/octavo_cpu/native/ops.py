@@ -41,6 +41,8 @@ class NativeOps(PortableOps):
     Composites are the portable ones: they call these ops, and so are recorded as these are.
     """
 
+    portable_write_kv = portable_paged_attention = None  # plans and caches are the kernels' own
+
     def __init__(self, context: Context) -> None:
         super().__init__(xp)
         self._context = context

@@ -7,8 +7,8 @@ pinned. What it computes is compared with torch's attention over the same keys.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -25,6 +25,7 @@ PREFILL = "prefill attention"
 ERROR_BOUNDS = {"bfloat16": 0.01, "float8_e4m3fn": 0.08, "int8": 0.03}
 """Caches that are measured, and how far |result - torch's| / |torch's| may be for each."""
 DECODE_AIM, PREFILL_AIM, PEER_AIM = 0.85, 0.70, 0.90
+TILE_TOKENS = 64  # from here on a block of the cache fills the tile that prefill copies at once
 CACHES_IN_TURN = 4  # so that no call finds its keys in the device's own caches
 
 
@@ -36,11 +37,20 @@ class Served:
     ops: Mapping[str, Any]
     missing: Mapping[str, str]
     """Who cannot be pinned here, and why."""
+    block_size: int
 
-    @property
-    def block_size(self) -> int:
-        size: int = self.backend.caps.block_sizes[0]
-        return size
+    def with_blocks(self) -> Iterator[Served]:
+        """With the block size that a user gets, and with blocks that fill a kernel's tile."""
+        sizes: Sequence[int] = self.backend.caps.block_sizes
+        for size in dict.fromkeys((sizes[0], TILE_TOKENS)):
+            if size in sizes:
+                yield replace(self, block_size=size)
+
+    def words(self, shape: AttentionShape) -> str:
+        """The shape, and that of the cache where it is not the usual one."""
+        if self.block_size == self.backend.caps.block_sizes[0]:
+            return shape.label
+        return f"{shape.label}, blocks of {self.block_size}"
 
     def plan(self, batch: StepBatch) -> Any:
         """As a step has it, on the device."""
@@ -64,7 +74,8 @@ def served(settings: Settings) -> Served:
             pinned[f"octavo, {name}"] = bind_ops(*rest, attention_backend=name)[0]
         except UsageError as error:
             missing[f"octavo, {name}"] = str(error)
-    return Served(subject.backend, {"octavo": subject.ops} | pinned, missing)
+    ops = {"octavo": subject.ops} | pinned
+    return Served(subject.backend, ops, missing, subject.backend.caps.block_sizes[0])
 
 
 def run(settings: Settings) -> Iterator[Row]:
@@ -75,10 +86,12 @@ def run(settings: Settings) -> Iterator[Row]:
     with torch.inference_mode():
         for dtype in ERROR_BOUNDS:
             if dtype in octavo.backend.caps.kv_dtypes:
-                yield from _decode(settings, octavo, clock, dtype)
+                for each in octavo.with_blocks():
+                    yield from _decode(settings, each, clock, dtype)
             else:
                 yield {"table": DECODE, "shape": "", "cache": dtype, "why": "not offered here"}
-        yield from _prefill(settings, octavo, clock)
+        for each in octavo.with_blocks():
+            yield from _prefill(settings, each, clock)
 
 
 def step_batch(shape: AttentionShape, block_size: int, query_len: int, seed: int) -> StepBatch:
@@ -133,7 +146,7 @@ def _decode(settings: Settings, octavo: Served, clock: Clock, dtype: str) -> Ite
     expected = _dense(q, k, v, shape)
     calls, errors, rows = {}, {}, {}
     for name, ops in octavo.ops.items():
-        rows[name] = {"table": DECODE, "shape": shape.label, "cache": dtype, "who": name}
+        rows[name] = {"table": DECODE, "shape": octavo.words(shape), "cache": dtype, "who": name}
 
         def all_caches(ops: Any = ops) -> None:
             for each in (cache, *others):
@@ -214,7 +227,7 @@ def _prefill(settings: Settings, octavo: Served, clock: Clock) -> Iterator[Row]:
             call = make()
             call()
         except Exception as error:  # noqa: BLE001 - what cannot run here is a row, no end
-            row = {"table": PREFILL, "shape": shape.label, "who": name, "why": _said(error)}
+            row = {"table": PREFILL, "shape": octavo.words(shape), "who": name, "why": _said(error)}
             yield row | {"is_wrong": name in octavo.ops}
         else:
             calls[name] = call
@@ -226,7 +239,8 @@ def _prefill(settings: Settings, octavo: Served, clock: Clock) -> Iterator[Row]:
             name: relative_error(calls[name](), dense) for name in octavo.ops if name in calls
         }
     taken = clock.alternating(calls, _rounds(settings))
-    yield from prefill_rows(settings, shape, taken, errors)
+    for row in prefill_rows(settings, shape, taken, errors):
+        yield row | {"shape": octavo.words(shape)}
 
 
 def _said(error: Exception) -> str:

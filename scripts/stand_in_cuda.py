@@ -20,7 +20,7 @@ NO_DEVICE = 100  # cudaErrorNoDevice, and CUDA_ERROR_NO_DEVICE
 LIBRARY = re.compile(r"lib(cu|nv|nccl)(?!da\.so)")  # libcuda.so.1 is the driver's: never linked
 SYMBOL = re.compile(
     r"(__cuda|cuda|cu[A-Z]|cublas|cudnn|cufft|curand|cusolver|cusparse|cufile|cupti"
-    r"|nccl|nvrtc|nvtx|nvJitLink)"
+    r"|nccl|nvshmem|nvrtc|nvtx|nvJitLink)"
 )
 SPECIAL = {  # what is called while torch is imported, and must not look like a failure
     "__cudaRegisterFatBinary": "static void *handle; return &handle;",

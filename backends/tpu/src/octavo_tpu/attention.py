@@ -35,16 +35,15 @@ def _load_ragged(backend: Backend) -> Mapping[str, Callable[..., Any]]:
 
 def _keep_rows(backend: Any, name: str) -> None:
     """Have the backend make the caches that the kernels read; they run on TPUs alone."""
-    device = getattr(backend, "device", None)
-    if device is None or not hasattr(backend, "keeps_rows"):
+    if not backend.can_keep_rows:
         raise DeviceError(
             f"--attention-backend {name} serves one device, and here several share a model: "
             "leave the option out."
         )
-    if device.platform != "tpu":
+    if backend.device.platform != "tpu":
         raise DeviceError(
             f"--attention-backend {name} runs on TPUs, and this device is of platform "
-            f"{device.platform!r}: leave the option out, or use --device tpu."
+            f"{backend.device.platform!r}: leave the option out, or use --device tpu."
         )
     backend.keeps_rows = True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ from octavo_tpu.programs import Program
 if TYPE_CHECKING:
     from octavo.api import KVSpec, StepBatch
 
-__all__ = ["JaxBackend"]
+__all__ = ["JaxBackend", "memory_of"]
 
 Array: TypeAlias = Any  # a jax.Array
 _LEAST_COLUMNS = 8
@@ -39,6 +39,9 @@ each_step_tree(jax.tree_util.register_dataclass)  # jit takes no other dataclass
 
 class JaxBackend:
     """``octavo.api.Backend`` on one of JAX's devices."""
+
+    can_keep_rows: ClassVar[bool] = True
+    """Whether ``keeps_rows`` may be set."""
 
     def __init__(self, device: jax.Device, options: JaxOptions) -> None:
         self.device = device
@@ -53,11 +56,7 @@ class JaxBackend:
 
     def memory(self) -> MemoryInfo:
         """The device's own; on the CPU the host's."""
-        facts = None if self.device.platform == "cpu" else self.device.memory_stats()
-        if not facts or "bytes_limit" not in facts:
-            return host_memory()
-        total_bytes = int(facts["bytes_limit"])
-        return MemoryInfo(total_bytes - int(facts["bytes_in_use"]), total_bytes)
+        return memory_of(self.device)
 
     def put(self, array: NDArray[Any], dtype: str | None = None) -> Array:
         """On the device, converted before it is sent where that makes it smaller."""
@@ -146,6 +145,15 @@ class JaxBackend:
 
     def close(self) -> None:
         """Nothing to release: arrays go with their last reference."""
+
+
+def memory_of(device: jax.Device) -> MemoryInfo:
+    """What JAX says of it, or the host's where it says nothing."""
+    facts = None if device.platform == "cpu" else device.memory_stats()
+    if not facts or "bytes_limit" not in facts:
+        return host_memory()
+    total_bytes = int(facts["bytes_limit"])
+    return MemoryInfo(total_bytes - int(facts["bytes_in_use"]), total_bytes)
 
 
 def _rows(stored: Any, blocks: NDArray[np.int32]) -> Any:

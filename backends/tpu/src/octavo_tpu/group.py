@@ -72,6 +72,7 @@ class DeviceGroup:
         has to be alike on every device, as what follows from sums over the group is.
         """
 
+        @functools.wraps(step)
         def together(weights: Any, caches: Any, *inputs: Any) -> Any:
             structure, are_caches = None, []
 

@@ -4,42 +4,46 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.api import PortableBackend, PortableCache, PortableLinear, PortableOps, each_step_tree
+from octavo.api import PortableLinear
+from octavo_tpu.backend import JaxBackend, memory_of
+from octavo_tpu.caches import XlaCache, cache_shape, storage_dtype
 from octavo_tpu.group import DeviceGroup
+from octavo_tpu.ops import JaxOps
+from octavo_tpu.programs import Program
 from octavo_tpu.shares import SharedLinear, SharedVector, group_ops
 
 if TYPE_CHECKING:
-    from octavo.api import Array, KVSpec, LinearWeight, QuantizedTensor
+    from octavo.api import KVSpec, LinearWeight, MemoryInfo, QuantizedTensor
+    from octavo_tpu.options import JaxOptions
     from octavo_tpu.processes import Processes
 
 __all__ = ["GroupBackend"]
 
-each_step_tree(jax.tree_util.register_dataclass)  # jit takes no other dataclasses
 
-
-class GroupBackend(PortableBackend):
-    """``WeightShards`` over a DeviceGroup; what knows one device alone is left to a subclass.
+class GroupBackend(JaxBackend):
+    """``octavo.api.Backend`` and ``WeightShards`` on a DeviceGroup.
 
     Swap space has a first axis more, over the devices.
     """
 
-    cache_type: type = PortableCache
+    can_keep_rows: ClassVar[bool] = False
 
     def __init__(
         self,
-        ops: type[PortableOps],
         devices: Sequence[jax.Device],
+        options: JaxOptions,
         processes: Processes | None = None,
     ) -> None:
         """``processes`` are those that have the devices, where it is not this one alone."""
-        super().__init__(group_ops(ops)(jnp))
+        super().__init__(devices[0], options)
+        self.ops = group_ops(JaxOps)()
         self.group = DeviceGroup(tuple(devices))
         if processes is not None:
             self.num_processes = processes.num_processes
@@ -54,23 +58,19 @@ class GroupBackend(PortableBackend):
             lambda rows, cache, blocks: write((), (cache, rows), blocks), donate_argnums=1
         )
 
+    def memory(self) -> MemoryInfo:
+        """That of the device with the least, of those that are here."""
+        here = jax.process_index()
+        own = [device for device in self.group.devices if device.process_index == here]
+        return min((memory_of(device) for device in own), key=lambda info: info.free_bytes)
+
     def put(self, array: NDArray[Any], dtype: str | None = None) -> jax.Array:
         """On every device."""
         return self.group.place(array, dtype)
 
-    def put_all(self, arrays: Sequence[NDArray[Any]]) -> Sequence[jax.Array]:
+    def put_all(self, arrays: Sequence[NDArray[Any]]) -> list[jax.Array]:
         """A step's inputs, on every device."""
-        return self.group.place_all(arrays)
-
-    def get(self, array: Array) -> NDArray[Any]:
-        """What is the same on every device; waits for it."""
-        return np.asarray(array)
-
-    def fetch(self, arrays: Sequence[Array]) -> Callable[[], Sequence[NDArray[Any]]]:
-        """Begin the transfers; the function waits for these arrays alone."""
-        for array in arrays:
-            array.copy_to_host_async()  # type: ignore[attr-defined]  # a jax.Array
-        return lambda: [np.asarray(array) for array in arrays]
+        return list(self.group.place_all(arrays))
 
     def put_vector_shards(self, vector: NDArray[Any], dtype: str | None = None) -> SharedVector:
         """The weight of a norm, divided."""
@@ -89,28 +89,17 @@ class GroupBackend(PortableBackend):
         shared_bias = None
         if bias is not None:
             shared_bias = self.group.place(bias, dtype, axis=0 if axis == "out" else None)
-        return SharedLinear(self.linear_of(placed), shared_bias, axis)
-
-    def linear_of(self, placed: jax.Array) -> LinearWeight:
-        """As ``ops.linear`` takes it: [out_features, in_features], on the devices already."""
-        return PortableLinear(placed)
+        return SharedLinear(PortableLinear(placed), shared_bias, axis)
 
     def make_kv(
         self, spec: KVSpec, num_blocks: int, block_size: int, *, on_host: bool = False
     ) -> Any:
         """A cache on each device, for the KV heads that ``spec`` says one keeps."""
-        make = type(self).local_cache
         if not on_host:
-            return self.group.make(make, spec, num_blocks, block_size)
-        shapes = jax.eval_shape(lambda: make(spec, num_blocks, block_size))
-        devices = len(self.group.devices)
-        return jax.tree.map(lambda leaf: np.zeros((devices, *leaf.shape), leaf.dtype), shapes)
-
-    @staticmethod
-    def local_cache(spec: KVSpec, num_blocks: int, block_size: int) -> Any:
-        """One device's cache; arrays of blocks."""
-        shape = (num_blocks, block_size, spec.num_kv_heads, spec.head_dim)
-        return PortableCache(*(jnp.zeros(shape, spec.dtype) for _ in "kv"))
+            return self.group.make(_make_cache, spec, num_blocks, block_size)
+        shape = (len(self.group.devices), *cache_shape(spec, num_blocks, block_size))
+        dtype = storage_dtype(spec.dtype)
+        return XlaCache(np.zeros(shape, dtype), np.zeros(shape, dtype), spec.dtype)
 
     def copy_blocks(self, src: Any, dst: Any, pairs: NDArray[np.int32]) -> Any:
         """On each device for itself; by way of the host where one of the caches is there."""
@@ -134,12 +123,18 @@ class GroupBackend(PortableBackend):
         return dst
 
     def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """``jax.jit`` of the step on all devices; the caches are donated."""
-        return jax.jit(self.spread(step), donate_argnums=1)
+        """A program for each shape, which all devices run together."""
+        return Program(self.spread(step), lambda: self._is_serving)
 
     def spread(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """The step on all devices, to be jitted."""
-        return self.group.spread(step, lambda tree: isinstance(tree, self.cache_type))
+        return self.group.spread(step, lambda tree: isinstance(tree, XlaCache))
+
+
+def _make_cache(spec: KVSpec, num_blocks: int, block_size: int) -> XlaCache:
+    """One device's."""
+    shape, dtype = cache_shape(spec, num_blocks, block_size), storage_dtype(spec.dtype)
+    return XlaCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), spec.dtype)
 
 
 def _is_on_host(cache: Any) -> bool:

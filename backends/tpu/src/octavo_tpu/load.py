@@ -2,36 +2,72 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
-from octavo.api import Backend, DeviceError
+from octavo.api import Backend, DeviceError, UsageError
 from octavo_tpu.backend import JaxBackend
 from octavo_tpu.options import JaxOptions
 from octavo_tpu.platforms import PLATFORMS
 
+if TYPE_CHECKING:
+    from octavo_tpu.processes import Processes
+
 __all__ = ["find_devices", "load"]
 
 _NAMES = {platform.kind: platform.jax_name for platform in PLATFORMS} | {"cpu": "cpu"}
+_TRIAL = (
+    " To try it on the CPU alone, set XLA_FLAGS=--xla_force_host_platform_device_count={}: that "
+    "many devices share its cores then."
+)
 
 
 def load(index: int, options: Mapping[str, Any]) -> Backend:
     """Raises UsageError for bad options, DeviceError for a device that JAX does not have."""
     parsed = JaxOptions.parse(options)
-    devices = find_devices(parsed.device_kind)
+    processes = _join(parsed)
+    devices = find_devices(parsed.device_kind, everywhere=processes is not None)
     if not 0 <= index < len(devices):
         there_is = ", ".join(f"{parsed.device_kind}:{i}" for i in range(len(devices)))
         raise DeviceError(
             f"There is no device {parsed.device_kind}:{index}; JAX has {there_is or 'none'}."
         )
-    return JaxBackend(devices[index], parsed)
+    size = parsed.tensor_parallel_size
+    if size == 1 and processes is None:
+        return JaxBackend(devices[index], parsed)
+    from octavo_tpu.group_backend import GroupBackend
+
+    shared = devices[index : index + size]
+    if len(shared) < size:
+        raise UsageError(
+            f"tensor_parallel_size={size}: JAX has {len(devices)} devices of kind "
+            f"{parsed.device_kind}, and {len(shared)} from index {index} on."
+            f"{_TRIAL.format(size) if parsed.device_kind == 'cpu' else ''}"
+        )
+    if processes is not None and size < len(devices):
+        raise UsageError(
+            f"tensor_parallel_size={size}: the processes have {len(devices)} devices together, and "
+            "a model has to be divided among all of them."
+        )
+    return GroupBackend(shared, parsed, processes)
 
 
-def find_devices(kind: str) -> list[jax.Device]:
-    """JAX's devices of one of Octavo's kinds, those of this process."""
+def _join(options: JaxOptions) -> Processes | None:
+    """The processes that share a model, where the options or the environment speak of several."""
+    if options.coordinator_address is None and "JAX_COORDINATOR_ADDRESS" not in os.environ:
+        return None
+    from octavo_tpu.processes import join_processes
+
+    return join_processes(options.coordinator_address, options.num_processes, options.process_id)
+
+
+def find_devices(kind: str, *, everywhere: bool = False) -> list[jax.Device]:
+    """JAX's devices of one of Octavo's kinds: of this process, or of all that have been joined."""
+    name = _NAMES.get(kind, kind)
     try:
-        return list(jax.local_devices(backend=_NAMES.get(kind, kind)))
+        return list(jax.devices(name) if everywhere else jax.local_devices(backend=name))
     except RuntimeError as error:
         raise DeviceError(f"JAX cannot use {kind}: {error}") from error

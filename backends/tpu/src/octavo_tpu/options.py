@@ -27,6 +27,14 @@ class JaxOptions:
     """Keep what is compiled for the next start: in JAX's own folder if one is set, in that of the
     user's caches, or in the folder that is named here. False: do not."""
 
+    tensor_parallel_size: int = 1
+    """Octavo says how many devices share a model."""
+    coordinator_address: str | None = None
+    """HOST:PORT of the first of several processes whose devices share a model; or as
+    JAX_COORDINATOR_ADDRESS, with JAX_NUM_PROCESSES and JAX_PROCESS_ID for the other two."""
+    num_processes: int | None = None
+    process_id: int | None = None
+
     @classmethod
     def parse(cls, options: Mapping[str, Any]) -> JaxOptions:
         """Raise UsageError for an unknown option or a value that cannot be used."""
@@ -53,12 +61,12 @@ def _is_flag(value: object) -> bool:
 
 def _are_counts(value: object) -> bool:
     return (
-        isinstance(value, list | tuple)
-        and bool(value)
-        and all(
-            isinstance(each, int) and not isinstance(each, bool) and each >= 1 for each in value
-        )
+        isinstance(value, list | tuple) and bool(value) and all(_is_count(each) for each in value)
     )
+
+
+def _is_count(value: object, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 _COUNTS = (_are_counts, "a list of whole numbers, at least 1 each")
@@ -67,6 +75,13 @@ _EXPECTED: Mapping[str, tuple[Any, str]] = {
     "token_buckets": _COUNTS,
     "seq_buckets": _COUNTS,
     "compile_at_start": (_is_flag, "true or false"),
+    "tensor_parallel_size": (_is_count, "a whole number, at least 1"),
+    "coordinator_address": (
+        lambda value: isinstance(value, str) and ":" in value,
+        "HOST:PORT of the first process",
+    ),
+    "num_processes": (_is_count, "a whole number, at least 1"),
+    "process_id": (lambda value: _is_count(value, 0), "a whole number, 0 for the first process"),
     "compilation_cache": (
         lambda value: _is_flag(value) or (isinstance(value, str) and bool(value)),
         "true, false or a folder",

@@ -45,6 +45,7 @@ def octavo_register_backends(register: Callable[[BackendSpec], None]) -> None:
             probe=_probe,
             load=_load,
             api_version=API_VERSION,
+            tensor_parallel=True,
         )
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,8 @@ from octavo.api import PortableOps, step_tree
 
 if TYPE_CHECKING:
     from octavo.api import LinearWeight
+
+Ops = TypeVar("Ops", bound=PortableOps)
 
 __all__ = ["AXIS", "SharedLinear", "SharedVector", "group_ops", "share_specs"]
 
@@ -63,7 +65,7 @@ def _spec(node: Any) -> Any:
     return PartitionSpec()
 
 
-def group_ops(base: type[PortableOps]) -> type[PortableOps]:
+def group_ops(base: type[Ops]) -> type[Ops]:
     """An op set like ``base`` that takes shares too; only within ``DeviceGroup.spread``."""
 
     class GroupOps(base):  # type: ignore[misc, valid-type]

@@ -5,11 +5,12 @@ Their sequences read and write block 0 alone, which is padding's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from octavo.batch import GroupBatch, StepBatch
 from octavo.sampler import SamplerRows
@@ -17,10 +18,11 @@ from octavo.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from octavo.cache_plan import CacheLimits
-    from octavo.ops.protocol import SamplingBatch
+    from octavo.ops.protocol import Array, SamplingBatch
     from octavo.padding import Buckets
+    from octavo.transfers import Transfers
 
-__all__ = ["StepShape", "largest_step", "padding_batch", "padding_sampling", "shapes_of"]
+__all__ = ["Fills", "StepShape", "largest_step", "padding_batch", "padding_sampling", "shapes_of"]
 
 _DRAWN = SamplingParams(temperature=1.0, top_p=0.95, top_k=50, min_p=0.01)
 _GREEDY = SamplingParams(temperature=0.0)
@@ -34,6 +36,27 @@ class StepShape:
     table_len: int
     is_drawn: bool = False
     """Tokens are drawn, by all that narrows a choice; else the likeliest are taken."""
+
+
+class Fills:
+    """``CompiledStep.fill`` in all its shapes, as a step of any size may be behind any other."""
+
+    def __init__(self, transfers: Transfers) -> None:
+        self._transfers = transfers
+        self._token_ids: dict[int, NDArray[np.int32]] = {}
+        self._sampled: dict[int, Array] = {}
+
+    def rehearse(
+        self, fill: Callable[..., Any], token_ids: NDArray[np.int32], num_rows: int, sampled: Array
+    ) -> None:
+        """Behind a step with these tokens and ``sampled`` rows all that came, and it behind all."""
+        self._token_ids[len(token_ids)] = token_ids
+        self._sampled[num_rows] = sampled
+        for size, tokens in self._token_ids.items():
+            for rows, known in self._sampled.items():
+                if size == len(token_ids) or rows == num_rows:
+                    placed, sources = self._transfers.put(tokens, np.zeros(size, np.int32))
+                    fill((), (), placed, known, sources)
 
 
 def largest_step(limits: CacheLimits) -> StepShape:

@@ -22,7 +22,7 @@ from octavo.mask_worker import MaskWorker
 from octavo.member_faults import naming_faults
 from octavo.padding import Buckets
 from octavo.prompt_spans import PromptLogprobs, PromptSpan, prompt_spans, split_by_span
-from octavo.rehearsal import StepShape, padding_batch, padding_sampling, shapes_of
+from octavo.rehearsal import Fills, StepShape, padding_batch, padding_sampling, shapes_of
 from octavo.sampler import SamplerRows
 from octavo.samples import Samples, begin_fetch
 from octavo.scheduling.config import PreemptionCosts
@@ -106,6 +106,7 @@ class Runner:
         self._relay = relay
         self._step = CompiledStep(cold, ops, model, self.store.layer_groups, max_logprobs)
         self._transfers = Transfers(backend)
+        self._fills = Fills(self._transfers)
         self.is_asynchronous = backend.caps.asynchronous
         """Whether a step may be launched before the one before it has been waited for."""
         self._masks = MaskWorker(model.vocab_size)
@@ -142,6 +143,11 @@ class Runner:
         _, result, prompt_result = self._run(batch, buckets, sampling, (), None)
         begin_fetch(self._transfers, result, prompt_result, num_seqs)()
         self._last_placed = None
+        if self._step.fill is not None and not self._buckets.exact:
+            token_ids = buckets.pad_batch(batch).token_ids
+            self._fills.rehearse(
+                self._step.fill, np.asarray(token_ids), len(logits_rows), result.token_ids
+            )
 
     @property
     def rehearsals(self) -> list[StepShape]:

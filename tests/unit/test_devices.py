@@ -182,7 +182,17 @@ def test_an_unknown_kind_is_refused_with_a_suggestion():
 
     assert "Unknown device kind 'cdua'. Did you mean 'cuda'?" in message
     assert "Served here: cpu." in message
-    assert "Known: cpu, cuda, rocm, tpu, xpu" in message
+    assert "Known: cpu, cuda, neuron, rocm, tpu, xpu" in message
+
+
+def test_a_kind_that_waits_for_somebody_elses_package_is_named_with_it_and_not_listed():
+    message = refused("neuron", NUMPY)
+    assert message.startswith(
+        "No installed backend serves 'neuron': pip install octavo-tpu, and AWS's Neuron SDK"
+    )
+    unusable = list_devices(policy(), plugins(NUMPY)).unusable
+    assert "neuron" not in {each.kind for each in unusable}
+    assert "tpu" in {each.kind for each in unusable}
 
 
 def test_a_kind_that_nobody_serves_says_what_to_install():

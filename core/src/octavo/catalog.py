@@ -18,12 +18,16 @@ class CatalogEntry:
     kind: str
     backends: tuple[str, ...]
     is_released: bool
+    needs: str = ""
+    """What has to be there besides, from others. Such a kind is named to who asks for it, and is
+    not listed."""
 
     @property
     def remedy(self) -> str:
         """What a user can do to get it."""
         if self.is_released:
-            return f"pip install {self.distribution}"
+            besides = f", and {self.needs}" if self.needs else ""
+            return f"pip install {self.distribution}{besides}"
         return f"{self.distribution} is planned and not in this release"
 
 
@@ -34,6 +38,13 @@ CATALOG = (
     CatalogEntry("octavo-rocm", "rocm", ("rocm",), is_released=True),
     CatalogEntry("octavo-xpu", "xpu", ("xpu",), is_released=True),
     CatalogEntry("octavo-tpu", "tpu", ("jax",), is_released=True),
+    CatalogEntry(
+        "octavo-tpu",
+        "neuron",
+        ("jax",),
+        is_released=True,
+        needs="AWS's Neuron SDK with its jax-neuronx",
+    ),
 )
 
 

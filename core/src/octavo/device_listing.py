@@ -89,7 +89,7 @@ def _without_unnamed(policy: Policy, plugins: Plugins) -> Plugins:
 def _kinds(policy: Policy, plugins: Plugins) -> list[str]:
     """All kinds, those of the policy first and in its order."""
     served = sorted(kind for spec in plugins.backends.values() for kind in spec.device_kinds)
-    known = [entry.kind for entry in CATALOG]
+    known = [entry.kind for entry in CATALOG if not entry.needs]
     return list(dict.fromkeys([*policy.device_order, *served, *known]))
 
 

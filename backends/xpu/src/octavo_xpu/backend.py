@@ -10,10 +10,10 @@ import torch
 
 from octavo.api import MemoryInfo
 from octavo_torch.gpu import GpuBackend
-from octavo_torch.gpu_options import GpuOptions
 from octavo_torch.graphs import CaptureApi
 from octavo_xpu.capabilities import capabilities
-from octavo_xpu.graphs import XpuCapture, has_graphs
+from octavo_xpu.graphs import XpuCapture
+from octavo_xpu.options import parse_options
 
 __all__ = ["XpuBackend"]
 
@@ -24,10 +24,7 @@ class XpuBackend(GpuBackend):
     torch_kind: ClassVar[str] = "xpu"
 
     def __init__(self, index: int, options: Mapping[str, Any]) -> None:
-        parsed = GpuOptions.parse(options, "xpu")
-        if not has_graphs():
-            parsed = replace(parsed, graphs=False)
-        super().__init__("xpu", index, parsed)
+        super().__init__("xpu", index, parse_options(options))
         self._properties: Any = torch.xpu.get_device_properties(self.device)
         self.caps = capabilities(self._properties, self.options)
 

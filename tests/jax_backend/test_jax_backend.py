@@ -18,7 +18,7 @@ from octavo import LLM, SamplingParams
 from octavo.api import BackendError, DeviceError, KVSpec, UsageError
 from octavo.testing.subject import Subject
 from octavo.testing.tiny_models import MAX_LEN, TINY_MODELS, VOCAB_SIZE
-from octavo_tpu.load import load
+from octavo_tpu.load import find_devices, load
 from octavo_tpu.options import JaxOptions
 from octavo_tpu.programs import Program, compilation_is_an_error
 from op_suite import run_op_check, subject_over
@@ -143,6 +143,20 @@ def test_a_device_that_is_not_there():
         load(99, {"device_kind": "cpu"})
     with pytest.raises(DeviceError, match="JAX cannot use tpu"):
         load(0, {"device_kind": "tpu"})
+
+
+@pytest.mark.parametrize(
+    ("chosen", "kind", "leaves_out"),
+    [("cuda", "cpu", True), ("tpu,cuda", "cpu", True), ("cpu", "tpu", True), ("", "cpu", False),
+     ("tpu,cpu", "cpu", False), ("cpu", "cpu", False)],
+)  # fmt: skip
+def test_a_platform_that_jax_is_kept_from(monkeypatch, chosen, kind, leaves_out):
+    monkeypatch.setattr("octavo_tpu.load._chosen_platforms", lambda: chosen)
+    if leaves_out:
+        with pytest.raises(DeviceError, match=f"JAX_PLATFORMS='{chosen}' leaves it out; unset it"):
+            find_devices(kind)
+    else:
+        assert find_devices(kind)
 
 
 @pytest.mark.slow

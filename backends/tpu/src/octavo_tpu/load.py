@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["find_devices", "load"]
 
 _NAMES = {platform.kind: platform.jax_name for platform in PLATFORMS} | {"cpu": "cpu"}
+_ALIASES = {"cuda": "gpu", "rocm": "gpu"}
 _TRIAL = (
     " To try it on the CPU alone, set XLA_FLAGS=--xla_force_host_platform_device_count={}: that "
     "many devices share its cores then."
@@ -67,7 +68,18 @@ def _join(options: JaxOptions) -> Processes | None:
 def find_devices(kind: str, *, everywhere: bool = False) -> list[jax.Device]:
     """JAX's devices of one of Octavo's kinds: of this process, or of all that have been joined."""
     name = _NAMES.get(kind, kind)
+    chosen = _chosen_platforms()
+    if chosen and not {name.lower(), _ALIASES.get(name)} & set(chosen.lower().split(",")):
+        raise DeviceError(
+            f"JAX cannot use {kind}: JAX_PLATFORMS={chosen!r} leaves it out; unset it, or add "
+            f"{name!r} to it."
+        )
     try:
         return list(jax.devices(name) if everywhere else jax.local_devices(backend=name))
     except RuntimeError as error:
         raise DeviceError(f"JAX cannot use {kind}: {error}") from error
+
+
+def _chosen_platforms() -> str:
+    """Those that the environment or the program lets JAX use, with commas; "" for all."""
+    return getattr(jax.config, "jax_platforms", None) or ""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from octavo import api
 from octavo.backend import Backend, Capabilities
 from octavo.contract import check_backend
 from octavo.errors import BackendError
@@ -183,3 +184,20 @@ def test_capabilities_are_closed():
 
     message = refusal(backend(caps=More(("float32",), ("float32",))))
     assert "is of type More; expected octavo.api.Capabilities itself" in message
+
+
+def test_the_guide_has_every_member_that_a_backend_may_have(repo_root):
+    guide = (repo_root / "docs/writing-a-backend.md").read_text("utf-8")
+    rows = "".join(line for line in guide.splitlines() if line.startswith("| `"))
+    optional = (api.BulkTransfers, api.MemoryMeter, api.ProcessGroup, api.Readiness)
+    for protocol in (Backend, *optional, api.WeightShards):
+        for member in {**vars(protocol), **protocol.__annotations__}:
+            assert member.startswith("_") or f"`{member}" in rows, f"{protocol.__name__}.{member}"
+    for protocol in (*optional, api.WeightShards):
+        assert f"octavo.api.{protocol.__name__}" in guide
+    for name in (
+        "Lacking",
+        "device_kind",
+        *(field.name for field in dataclasses.fields(Capabilities)),
+    ):
+        assert name in guide, name

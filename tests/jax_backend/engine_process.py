@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import tempfile
 from pathlib import Path
 
+import octavo_tpu.attention
 from octavo import LLM, SamplingParams
 from octavo.config import EngineConfig
 from octavo.follower import follow
 from octavo.testing.tiny_models import TINY_MODELS
+from octavo_tpu.kernels.paged_attention import paged_attention
+from octavo_tpu.kernels.write import write_tokens
 
 CONFIG = {
     **TINY_MODELS["llama"].config,
@@ -33,18 +37,36 @@ OPTIONS = {
 }
 
 
-def run(folder, num_shards, options):
+def load_interpreted(backend):
+    """The TPU's kernels and their caches, computed here."""
+    backend.keeps_rows = True
+
+    def write_kv(cache, k, v, plan):
+        return write_tokens(cache, k, v, plan, interpret=True)
+
+    def attend(q, cache, plan, params, sinks=None):
+        return paged_attention(q, cache, plan, params, sinks, interpret=True)
+
+    return {"write_kv": write_kv, "paged_attention": attend}
+
+
+PALLAS, *_ = octavo_tpu.attention.ATTENTION_SPECS
+octavo_tpu.attention.ATTENTION_SPECS = (dataclasses.replace(PALLAS, load=load_interpreted),)
+
+
+def run(folder, num_shards, attention, options):
     """Tokens of more requests than the cache holds, so that blocks are swapped; all fork."""
     llm = LLM(
         folder,
         tensor_parallel_size=num_shards,
-        kv_cache_memory_bytes=18 * 4096 // min(num_shards, 2),
+        attention_backend=attention,
+        kv_cache_memory_bytes=10 * 4096 // min(num_shards, 2),
         preemption_mode="auto" if options else "swap",
         options={**SHAPES, **options},
         **OPTIONS,
     )
     prompts = [{"prompt_token_ids": [3 + n, 5, *range(n, 9 * n)]} for n in range(1, 7)]
-    params = SamplingParams(temperature=0.7, seed=5, max_tokens=24, n=2, ignore_eos=True)
+    params = SamplingParams(temperature=0.7, seed=5, max_tokens=8, n=2, ignore_eos=True)
     outputs = llm.generate(prompts, params, use_tqdm=False)
     tokens = [[list(each.token_ids) for each in output.outputs] for output in outputs]
     num_swaps = llm._engine.stats.scheduler.num_swap_preemptions
@@ -53,7 +75,7 @@ def run(folder, num_shards, options):
 
 
 def main(sizes, address=None, process_id="0"):
-    """Every size in turn; or, with an address, one size in two processes."""
+    """Every size in turn, as "8" or "2 pallas"; or, with an address, one in two processes."""
     options = {}
     if address is not None:
         options = {
@@ -64,9 +86,10 @@ def main(sizes, address=None, process_id="0"):
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
-        for size in map(int, sizes.split(",")):
+        for case in sizes.split(","):
+            size, attention = int(case.split()[0]), (case.split()[1:] or ["jax"])[0]
             if process_id == "0":
-                found[size] = run(folder, size, options)
+                found[case] = run(folder, size, attention, options)
             else:
                 config = EngineConfig(
                     model=folder,

@@ -48,7 +48,7 @@ def free_address():
 
 @pytest.fixture(scope="module")
 def engines():
-    return result(start("engine_process.py", "1,8"))
+    return result(start("engine_process.py", "1,8,2 pallas"))
 
 
 def test_several_devices_are_one():
@@ -60,9 +60,10 @@ def test_several_devices_are_one():
         assert same_tokens, case
 
 
-def test_an_engine_on_eight_devices(engines):
+def test_an_engine_on_several_devices(engines):
     """Forks and blocks that go to the host and back, with tokens that are drawn."""
     assert engines["8"] == engines["1"]
+    assert engines["2 pallas"] == engines["1"], "caches of rows, and the TPU's kernels"
     _, num_swaps = engines["1"]
     assert num_swaps > 0
 

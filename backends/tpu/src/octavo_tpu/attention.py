@@ -20,30 +20,25 @@ _DTYPE = "bfloat16"  # reasons are of sizes: any dtype tells them
 
 
 def _load_pallas(backend: Backend) -> Mapping[str, Callable[..., Any]]:
-    _keep_rows(backend, "pallas")
+    _keep_rows(backend)
     from octavo_tpu.kernels import ops
 
     return {"write_kv": ops.write_kv, "paged_attention": ops.paged_attention}
 
 
 def _load_ragged(backend: Backend) -> Mapping[str, Callable[..., Any]]:
-    _keep_rows(backend, "ragged")
+    _keep_rows(backend)
     from octavo_tpu.kernels import ops
 
     return {"write_kv": ops.write_kv, "paged_attention": ops.ragged_attention}
 
 
-def _keep_rows(backend: Any, name: str) -> None:
+def _keep_rows(backend: Any) -> None:
     """Have the backend make the caches that the kernels read; they run on TPUs alone."""
-    if not backend.can_keep_rows:
-        raise DeviceError(
-            f"--attention-backend {name} serves one device, and here several share a model: "
-            "leave the option out."
-        )
     if backend.device.platform != "tpu":
         raise DeviceError(
-            f"--attention-backend {name} runs on TPUs, and this device is of platform "
-            f"{backend.device.platform!r}: leave the option out, or use --device tpu."
+            f"it runs on TPUs, and this device is of platform {backend.device.platform!r}: use "
+            "--device tpu."
         )
     backend.keeps_rows = True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -39,9 +39,6 @@ each_step_tree(jax.tree_util.register_dataclass)  # jit takes no other dataclass
 
 class JaxBackend:
     """``octavo.api.Backend`` on one of JAX's devices."""
-
-    can_keep_rows: ClassVar[bool] = True
-    """Whether ``keeps_rows`` may be set."""
 
     def __init__(self, device: jax.Device, options: JaxOptions) -> None:
         self.device = device

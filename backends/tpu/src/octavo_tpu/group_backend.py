@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from octavo.api import PortableLinear
 from octavo_tpu.backend import JaxBackend, memory_of
 from octavo_tpu.caches import XlaCache, cache_shape, storage_dtype
 from octavo_tpu.group import DeviceGroup
+from octavo_tpu.kernels.layout import RowCache, make_cache
 from octavo_tpu.ops import JaxOps
 from octavo_tpu.programs import Program
 from octavo_tpu.shares import SharedLinear, SharedVector, group_ops
@@ -32,8 +34,6 @@ class GroupBackend(JaxBackend):
 
     Swap space has a first axis more, over the devices.
     """
-
-    can_keep_rows: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -95,11 +95,12 @@ class GroupBackend(JaxBackend):
         self, spec: KVSpec, num_blocks: int, block_size: int, *, on_host: bool = False
     ) -> Any:
         """A cache on each device, for the KV heads that ``spec`` says one keeps."""
+        make = make_cache if self.keeps_rows else _make_cache
         if not on_host:
-            return self.group.make(_make_cache, spec, num_blocks, block_size)
-        shape = (len(self.group.devices), *cache_shape(spec, num_blocks, block_size))
-        dtype = storage_dtype(spec.dtype)
-        return XlaCache(np.zeros(shape, dtype), np.zeros(shape, dtype), spec.dtype)
+            return self.group.make(make, spec, num_blocks, block_size)
+        shapes = jax.eval_shape(functools.partial(make, spec, num_blocks, block_size))
+        devices = len(self.group.devices)
+        return jax.tree.map(lambda leaf: np.zeros((devices, *leaf.shape), leaf.dtype), shapes)
 
     def copy_blocks(self, src: Any, dst: Any, pairs: NDArray[np.int32]) -> Any:
         """On each device for itself; by way of the host where one of the caches is there."""
@@ -128,7 +129,7 @@ class GroupBackend(JaxBackend):
 
     def spread(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """The step on all devices, to be jitted."""
-        return self.group.spread(step, lambda tree: isinstance(tree, XlaCache))
+        return self.group.spread(step, lambda tree: isinstance(tree, XlaCache | RowCache))
 
 
 def _make_cache(spec: KVSpec, num_blocks: int, block_size: int) -> XlaCache:

@@ -206,6 +206,19 @@ def test_a_refusal_shows_plugins_that_are_broken():
     assert "Plugin 'neuron' of octavo-neuron is broken: its SDK is too old" in message
 
 
+@pytest.mark.parametrize(
+    ("specs", "said"),
+    [
+        (["jax", "xpu"], "backends for it: jax. Installed: jax, xpu."),
+        (["xpu"], "for it: pip install octavo-tpu. Installed: xpu."),
+    ],
+)
+def test_a_kind_in_place_of_a_backend_is_told_apart(specs, said):
+    kinds = {"jax": ("tpu", "cpu"), "xpu": ("xpu",)}
+    message = refused("auto", *(backend(name, kinds[name]) for name in specs), backend="tpu")
+    assert message == f"No installed backend is called 'tpu'. 'tpu' is a kind of device; {said}"
+
+
 def test_an_unknown_backend_is_refused_with_a_suggestion():
     message = refused("auto", NUMPY, backend="nunpy")
     assert (

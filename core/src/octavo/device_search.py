@@ -152,12 +152,21 @@ class DeviceSearch:
         backends = self._plugins.backends
         if name in backends:
             return backends[name]
-        entry = entry_for_backend(name)
-        remedy = f" To get it: {entry.remedy}." if entry else did_you_mean(name, backends)
         raise DeviceError(
-            f"No installed backend is called {name!r}.{remedy} "
+            f"No installed backend is called {name!r}.{self._instead_of(name)} "
             f"Installed: {choices(sorted(backends))}.{self._broken_hint()}"
         )
+
+    def _instead_of(self, name: str) -> str:
+        """What helps who asks for a backend that is not there, with a space before it."""
+        if entry := entry_for_backend(name):
+            return f" To get it: {entry.remedy}."
+        serving = [spec.name for spec in order_backends(name, self.policy, self._plugins)]
+        if serving:
+            return f" {name!r} is a kind of device; backends for it: {choices(serving)}."
+        if entry := entry_for_kind(name):
+            return f" {name!r} is a kind of device; for it: {entry.remedy}."
+        return did_you_mean(name, self._plugins.backends)
 
     def _broken_hint(self) -> str:
         unusable = [record for record in self._plugins.records if record.status != "ok"]

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("jax", reason="JAX is not installed")
 pytest.importorskip("octavo_tpu", reason="octavo-tpu is not installed")
 
+import jax
 import jax.numpy as jnp
 import ml_dtypes
 
@@ -19,6 +20,7 @@ from octavo.api import BackendError, DeviceError, KVSpec, UsageError
 from octavo.testing.subject import Subject
 from octavo.testing.tiny_models import MAX_LEN, TINY_MODELS, VOCAB_SIZE
 from octavo_tpu.load import find_devices, load
+from octavo_tpu.ops import JaxOps
 from octavo_tpu.options import JaxOptions
 from octavo_tpu.programs import Program, compilation_is_an_error
 from op_suite import run_op_check, subject_over
@@ -103,6 +105,20 @@ def test_what_is_compiled_while_requests_wait_is_told(caplog):
 @pytest.mark.parametrize("check", SEVERAL)
 def test_attention(check):
     run_op_check(subject_over(load(0, {"device_kind": "cpu", **SMALL})), check, quick=True)
+
+
+@pytest.mark.parametrize("check", ["paged_attention", "sliding_window"])
+def test_attention_where_a_loop_has_to_know_its_turns(check, monkeypatch):
+    backend = load(0, {"device_kind": "cpu", **SMALL})
+    backend.ops = JaxOps("neuron")
+    loops = []
+    fori_loop = jax.lax.fori_loop
+    monkeypatch.setattr(
+        "jax.lax.fori_loop", lambda *turns: loops.append(turns[:2]) or fori_loop(*turns)
+    )
+    run_op_check(subject_over(backend), check, quick=True)
+    assert loops
+    assert all(isinstance(turn, int) for turns in loops for turn in turns)
 
 
 def test_a_cache_of_sixteen_bits_is_of_whole_numbers_and_moves_to_the_host_and_back():

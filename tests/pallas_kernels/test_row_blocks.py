@@ -13,7 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from octavo.api import KVSpec
+from octavo_tpu.capabilities import capabilities
+from octavo_tpu.kernels.layout import make_cache
 from octavo_tpu.load import load
+from octavo_tpu.options import JaxOptions
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
@@ -34,3 +37,11 @@ def test_blocks_go_to_the_host_and_come_back_elsewhere(dtype):
     cache = backend.copy_blocks(cache, cache, np.array([[5, 1]], np.int32))
     np.testing.assert_array_equal(np.asarray(cache.rows)[1], wanted[0])
     assert (cache.scales is None) == (dtype != "int8")
+
+
+def test_every_cache_that_a_tpu_claims_can_be_made():
+    caps = capabilities(JaxOptions(device_kind="tpu"))
+    for dtype in caps.kv_dtypes:
+        for block_size in caps.block_sizes:
+            cache = make_cache(KVSpec("full", 3, caps.max_head_dim, dtype), 2, block_size)
+            assert cache.rows.shape[:2] == (2, block_size)

@@ -43,7 +43,7 @@ class JaxBackend:
     def __init__(self, device: jax.Device, options: JaxOptions) -> None:
         self.device = device
         self.options = options
-        self.ops = JaxOps()
+        self.ops = JaxOps(device.platform)
         self.caps = capabilities(options)
         self.keeps_rows = False
         """Whether caches are those of the TPU's kernels; what serves attention sets it first."""

@@ -11,11 +11,12 @@ _DTYPES = ("bfloat16", "float32", "float16")
 _BLOCK_SIZES = (16, 32, 64, 128)
 _TPU_BLOCK_SIZES = (128, 64, 32, 16)  # large copies, and a short block table in scalar memory
 _CPU_DTYPES = ("float32", "bfloat16", "float16")
+_TPU_DTYPES = ("bfloat16", "float32")  # of what the kernels there keep in caches
 
 
 def capabilities(options: JaxOptions) -> Capabilities:
     """A CPU computes in float32 what it is given, so that comes first there."""
-    dtypes = _CPU_DTYPES if options.device_kind == "cpu" else _DTYPES
+    dtypes = {"cpu": _CPU_DTYPES, "tpu": _TPU_DTYPES}.get(options.device_kind, _DTYPES)
     return Capabilities(
         dtypes=dtypes,
         kv_dtypes=(*dtypes, "float8_e4m3fn", "float8_e5m2"),

@@ -15,14 +15,19 @@ __all__ = ["JaxOps"]
 
 Array: TypeAlias = Any  # a jax.Array
 
+_WITHOUT_DYNAMIC_LOOPS = frozenset({"neuron"})
+"""Platforms whose compiler has to know how many turns a loop has: so AWS says of Neuron's."""
+
 
 class JaxOps(PortableOps):
     """For every platform; a platform's own kernels come as attention backends."""
 
     portable_write_kv = portable_paged_attention = None  # it would gather every cached key at once
 
-    def __init__(self) -> None:
+    def __init__(self, platform: str = "cpu") -> None:
+        """``platform`` is JAX's name for what computes."""
         super().__init__(jnp)
+        self._ends_early = platform not in _WITHOUT_DYNAMIC_LOOPS
 
     def linear(self, x: Array, weight: LinearWeight) -> Array:
         """``x @ weight.T + bias``, summed in float32 without a float32 copy of the weight."""
@@ -46,4 +51,6 @@ class JaxOps(PortableOps):
         sinks: Array | None = None,
     ) -> Array:
         """Attention of each token over its sequence's cached keys."""
-        return xla_attention.paged_attention(q, cache, plan, params, sinks)
+        return xla_attention.paged_attention(
+            q, cache, plan, params, sinks, ends_early=self._ends_early
+        )

@@ -3,6 +3,7 @@
 A loop goes over the keys in pieces; each turn gathers one piece of every tile's context through the
 block table and extends a running softmax. It ends with the longest context of the step, which the
 device knows: so that one program serves contexts of every length, and none pays for a longer one.
+Where a platform's loops cannot end so, it ends with the block table.
 """
 
 from __future__ import annotations
@@ -56,8 +57,13 @@ def paged_attention(
     plan: XlaPlan,
     params: AttentionParams,
     sinks: Float[jax.Array, "heads"] | None,
+    *,
+    ends_early: bool = True,
 ) -> Float[jax.Array, "tokens heads head_dim"]:
-    """Attention of each token over the cached keys of its sequence; zeros for padding."""
+    """Attention of each token over the cached keys of its sequence; zeros for padding.
+
+    Without ``ends_early`` the loop has as many turns in every step.
+    """
     heads, head_dim = q.shape[1:]
     block_size, kv_heads = cache.k.shape[1:3]
     group = heads // kv_heads
@@ -71,7 +77,10 @@ def paged_attention(
     tables = jnp.take(plan.block_table, plan.tile_seqs, axis=0)
     piece_blocks = min(max(1, _PIECE_KEYS // block_size), tables.shape[1])
     piece = piece_blocks * block_size
-    first, end = _seen_keys(positions, lengths, params)
+    turns = (0, -(-tables.shape[1] // piece_blocks))
+    if ends_early:
+        first, end = _seen_keys(positions, lengths, params)
+        turns = (first // piece, -(-end // piece))
 
     def extend(index: jax.Array, softmax: _Softmax) -> _Softmax:
         blocks = jax.lax.dynamic_slice_in_dim(tables, index * piece_blocks, piece_blocks, axis=1)
@@ -83,7 +92,7 @@ def paged_attention(
         k, v = (_gather(part, cache.dtype, blocks, own) for part in (cache.k, cache.v))
         return _extended(softmax, queries, k, v, visible, params.soft_cap)
 
-    softmax = jax.lax.fori_loop(first // piece, -(-end // piece), extend, _start(queries, sinks))
+    softmax = jax.lax.fori_loop(*turns, extend, _start(queries, sinks))
     denominator = jnp.where(softmax.denominator > 0, softmax.denominator, 1.0)
     attended = (softmax.weighted / denominator).reshape(tiles, kv_heads, tile, group, head_dim)
     attended = attended.transpose(0, 2, 1, 3, 4).reshape(tiles * tile, heads, head_dim)

@@ -8,12 +8,14 @@ from types import SimpleNamespace
 import pytest
 
 pytest.importorskip("octavo_torch", reason="octavo-torch is not installed")
+pytest.importorskip("octavo_xpu", reason="octavo-xpu is not installed")
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
 import stand_in_flashinfer  # noqa: E402
 
 import octavo_torch.plugin  # noqa: E402
+import octavo_xpu.plugin  # noqa: E402
 from octavo.api import BackendSpec, DeviceInfo, UsageError  # noqa: E402
 from octavo.devices import Resolution  # noqa: E402
 from octavo.ops.binding import bind_ops  # noqa: E402
@@ -34,6 +36,13 @@ NO_KERNELS = (
     "compile them with (the CUDA toolkit; CUDA_HOME says where it is)"
 )
 NO_TRITON = "Triton is not installed (pip install triton; on Windows triton-windows)"
+NO_VLLM_KERNELS = "vllm-xpu-kernels is not installed (pip install vllm-xpu-kernels)"
+IPEX_READS_OTHER_CACHES = (
+    "on Intel GPUs the extension's paged attention reads caches of two other layouts ([blocks, "
+    "kv_heads, head_dim / x, block, x] for decodes, [blocks, block, kv_heads, head_dim] for "
+    "prompts) than Octavo's [blocks, kv_heads, block, head_dim]; it serves CPUs: --device cpu "
+    "--backend torch --attention-backend ipex"
+)
 
 
 @pytest.fixture
@@ -46,6 +55,7 @@ def bound(monkeypatch):
         monkeypatch.setitem(sys.modules, "flashinfer", stand_in_flashinfer.stand_in())
         specs = []
         octavo_torch.plugin.octavo_register_attention(specs.append)
+        octavo_xpu.plugin.octavo_register_attention(specs.append)
         spec = BackendSpec(kind, (kind,), "a GPU", lambda: None, lambda *_: None, 1)
         record = PluginRecord(
             "torch", "octavo-torch", "1", "octavo_torch", "ok", (spec,), attention=tuple(specs)
@@ -97,8 +107,28 @@ def bound(monkeypatch):
             },
         ),
         ("rocm", ("triton",), {"triton": "serves", "sdpa": "--attention-backend sdpa"}),
+        (
+            "xpu",
+            ("triton",),
+            {
+                "vllm-xpu-kernels": f"cannot serve: {NO_VLLM_KERNELS}",
+                "triton": "serves",
+                "sdpa": "--attention-backend sdpa",
+                "ipex": f"cannot serve: {IPEX_READS_OTHER_CACHES}",
+            },
+        ),
+        (
+            "xpu",
+            (),
+            {
+                "vllm-xpu-kernels": f"cannot serve: {NO_VLLM_KERNELS}",
+                "triton": f"cannot serve: {NO_TRITON}",
+                "sdpa": "serves",
+                "ipex": f"cannot serve: {IPEX_READS_OTHER_CACHES}",
+            },
+        ),
     ],
-    ids=["all", "triton alone", "no kernels", "rocm"],
+    ids=["all", "triton alone", "no kernels", "rocm", "xpu", "xpu without Triton"],
 )
 def test_the_first_that_is_installed_serves(bound, kind, installed, states):
     bindings, found = bound(kind, installed)
@@ -106,8 +136,8 @@ def test_the_first_that_is_installed_serves(bound, kind, installed, states):
     (serving,) = (name for name, state in states.items() if state == "serves")
     for op in ("write_kv", "paged_attention", "rope_attend"):
         assert (bindings[op].implementation, bindings[op].distribution) == (serving, "octavo-torch")
-    passed_over = [name for name, state in states.items() if state.startswith("cannot")]
-    for name in passed_over:
+    before = list(states)[: list(states).index(serving)]
+    for name in before:
         assert f"not {name}: " in bindings["paged_attention"].reason
 
 

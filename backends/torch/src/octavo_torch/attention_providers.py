@@ -16,7 +16,7 @@ from typing import Any
 
 from octavo.api import API_VERSION, AttentionSpec, BackendError
 
-__all__ = ["attention_specs"]
+__all__ = ["attention_specs", "with_attention"]
 
 Functions = Mapping[str, Callable[..., Any]]
 
@@ -31,9 +31,9 @@ _SUMMARIES = {
 
 def attention_specs() -> Iterator[AttentionSpec]:
     """For every backend that shares ``octavo_torch``."""
-    for backend in ("cuda", "rocm"):
+    for backend in ("cuda", "rocm", "xpu"):
         yield _spec("triton", backend, _load_triton)
-    for backend in ("torch", "cuda", "rocm"):
+    for backend in ("torch", "cuda", "rocm", "xpu"):
         yield _spec("sdpa", backend, _load_sdpa)
     yield _spec("flashinfer", "cuda", _load_flashinfer, _flashinfer_refusal)
 
@@ -72,7 +72,7 @@ def _load_sdpa(backend: Any) -> Functions:
     if hasattr(backend, "leave_graphs"):
         # In a graph it would gather all that the longest context may have, in every step.
         backend.leave_graphs()
-    return _with_attention(backend.ops, paged_attention)
+    return with_attention(backend.ops, paged_attention)
 
 
 def _load_flashinfer(backend: Any) -> Functions:
@@ -91,7 +91,7 @@ def _load_flashinfer(backend: Any) -> Functions:
 
     own = backend.ops.paged_attention
     attention = FlashInferAttention(library, backend.device, own)
-    return _with_attention(backend.ops, attention.paged_attention)
+    return with_attention(backend.ops, attention.paged_attention)
 
 
 def _has_nvcc() -> bool:
@@ -115,7 +115,7 @@ def _flashinfer_refusal(model: Any) -> str | None:
     return f"its heads have {found} features{windows}; FlashInfer serves {served} without a window"
 
 
-def _with_attention(ops: Any, attention: Callable[..., Any]) -> Functions:
+def with_attention(ops: Any, attention: Callable[..., Any]) -> Functions:
     """The backend's own writes and rotation, before another attention."""
     combined = copy.copy(ops)
     members = {"paged_attention": staticmethod(attention)}

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from octavo.api import API_VERSION, BackendSpec, Probe, hookimpl
+from octavo.api import API_VERSION, AttentionSpec, BackendSpec, Probe, hookimpl
+from octavo_xpu.attention_providers import attention_specs
 
 if TYPE_CHECKING:
     from octavo.api import Backend
 
-__all__ = ["octavo_register_backends"]
+__all__ = ["octavo_register_attention", "octavo_register_backends"]
 
 
 def _probe() -> Probe:
@@ -38,3 +39,10 @@ def octavo_register_backends(register: Callable[[BackendSpec], None]) -> None:
             api_version=API_VERSION,
         )
     )
+
+
+@hookimpl
+def octavo_register_attention(register: Callable[[AttentionSpec], None]) -> None:
+    """Offer libraries of Intel's and vLLM's that may be installed."""
+    for spec in attention_specs():
+        register(spec)

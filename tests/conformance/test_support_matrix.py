@@ -131,6 +131,12 @@ def test_each_backend_of_the_project_has_a_column_or_a_reason(matrix, repo_root)
         assert names == {"native", "numpy", "fake"}
 
 
+def test_the_table_of_devices_agrees_with_the_columns(matrix):
+    rows = matrix.SUPPORT["rows"]
+    run = {name for row in rows if row["suite"][0] == "runs here in CI" for name in row["backends"]}
+    assert run == {*matrix.EVIDENCE, "jax"}, "jax runs the suite in slow tests"
+
+
 def test_every_capability_has_plain_words(matrix, numpy_report):
     assert list(matrix.CLAIMS) == list(numpy_report["capabilities"])
 

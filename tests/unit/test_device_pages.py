@@ -88,14 +88,18 @@ def test_kernels_compile_for_exactly_what_they_are_compiled_for():
     assert marked == compiled
 
 
-def test_every_kind_that_is_served_has_a_row():
+def own_records():
+    """Of the plugins that are in this repository and installed."""
     projects = (REPO_ROOT / "backends").glob("*/pyproject.toml")
     own = {tomllib.loads(path.read_text("utf-8"))["project"]["name"] for path in projects}
     records = load_plugins(load_policy(REPO_ROOT / "plugins.toml")).records
+    return [record for record in records if record.distribution in own]
+
+
+def test_every_kind_that_is_served_has_a_row():
     served = {
         (spec.name, kind)
-        for record in records
-        if record.distribution in own
+        for record in own_records()
         for spec in record.backends
         if spec.automatic
         for kind in spec.device_kinds
@@ -104,3 +108,14 @@ def test_every_kind_that_is_served_has_a_row():
         (name, kind) for row in SUPPORT["rows"] for name in row["backends"] for kind in row["kinds"]
     }
     assert served <= rows
+
+
+def test_every_attention_has_a_row():
+    rows = [
+        line for line in (REPO_ROOT / "docs/plugins.md").read_text("utf-8").splitlines()
+        if line.startswith("| `")
+    ]  # fmt: skip
+    for record in own_records():
+        for spec in record.attention:
+            (row,) = (line for line in rows if f"`{spec.name}`" in line.split("|")[1])
+            assert f"`{spec.backend}`" in row, spec

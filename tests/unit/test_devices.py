@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from types import MappingProxyType
 
 import pytest
@@ -10,8 +11,10 @@ import pytest
 from octavo.devices import DeviceRequest, Resolution, list_devices, load_backend, resolve
 from octavo.errors import BackendError, DeviceError, UsageError
 from octavo.plugins import PluginRecord, Plugins
-from octavo.policy import Policy
+from octavo.policy import Policy, load_policy
 from octavo.spec import API_VERSION, BackendSpec, DeviceInfo, Probe
+
+REPO_ROOT = Path(__file__).resolve().parents[2]
 
 
 def backend(
@@ -170,6 +173,13 @@ def test_an_index_is_served_or_the_devices_are_listed():
     assert choose("cuda:1", CUDA).device.name == "GPU 1"
     message = refused("cuda:7", CUDA)
     assert "There is no cuda:7; there is cuda:0 of cuda (GPU 0), cuda:1 of cuda" in message
+
+
+@pytest.mark.parametrize("kind", ["cuda", "rocm", "xpu"])
+def test_the_kernels_for_a_gpu_go_before_what_another_backend_has_for_it(kind):
+    specs = backend("jax", (kind, "cpu")), backend(kind, (kind,))
+    chosen = resolve(kind, policy=load_policy(REPO_ROOT / "plugins.toml"), plugins=plugins(*specs))
+    assert chosen.spec.name == kind
 
 
 def test_an_index_may_be_served_by_a_later_backend():

@@ -216,6 +216,8 @@ def test_the_default_says_what_the_design_says():
 
     assert default["devices"]["order"] == ["cuda", "rocm", "tpu", "xpu", "cpu"]
     assert default["devices"]["cpu"] == ["native", "torch", "numpy"]
+    for kind in ("cuda", "rocm", "xpu"):
+        assert default["devices"][kind] == [kind], "its own kernels before what JAX has for it"
     assert default["plugins"] == {"block": [], "allow": []}
     policy = load_policy(REPO_ROOT / "plugins.toml")
     order = policy.ops_for("cuda", "cuda")["paged_attention"]

@@ -162,6 +162,35 @@ def test_a_device_that_is_not_there():
 
 
 @pytest.mark.parametrize(
+    ("options", "variables", "joined"),
+    [
+        ({}, {}, None),
+        ({}, {"ADDRESS": "a:1"}, (None, None, None)),
+        ({}, {"ADDRESS": "a:1", "NUM": "3", "ID": "0"}, (None, 3, 0)),
+        ({"process_id": 0, "num_processes": 2}, {"ADDRESS": "a:1", "ID": "1"}, (None, 2, 0)),
+        ({"coordinator_address": "b:2", "process_id": 1}, {"NUM": "2"}, ("b:2", 2, 1)),
+        ({"coordinator_address": "b:2"}, {"NUM": "two"}, "JAX_NUM_PROCESSES is 'two'; expected a"),
+    ],
+)
+def test_processes_meet_as_options_or_the_environment_say(monkeypatch, options, variables, joined):
+    names = {"ADDRESS": "COORDINATOR_ADDRESS", "NUM": "NUM_PROCESSES", "ID": "PROCESS_ID"}
+    for short, name in names.items():
+        monkeypatch.delenv(f"JAX_{name}", raising=False)
+        if short in variables:
+            monkeypatch.setenv(f"JAX_{name}", variables[short])
+    meetings = []
+    monkeypatch.setattr(
+        "octavo_tpu.processes.join_processes", lambda *given: meetings.append(given)
+    )
+    if isinstance(joined, str):
+        with pytest.raises(UsageError, match=joined):
+            load(0, options)
+    else:
+        load(0, options)
+        assert meetings == ([] if joined is None else [joined])
+
+
+@pytest.mark.parametrize(
     ("chosen", "kind", "leaves_out"),
     [("cuda", "cpu", True), ("tpu,cuda", "cpu", True), ("cpu", "tpu", True), ("", "cpu", False),
      ("tpu,cpu", "cpu", False), ("cpu", "cpu", False)],

@@ -62,7 +62,24 @@ def _join(options: JaxOptions) -> Processes | None:
         return None
     from octavo_tpu.processes import join_processes
 
-    return join_processes(options.coordinator_address, options.num_processes, options.process_id)
+    return join_processes(
+        options.coordinator_address,
+        _given(options.num_processes, "JAX_NUM_PROCESSES"),
+        _given(options.process_id, "JAX_PROCESS_ID"),
+    )
+
+
+def _given(option: int | None, variable: str) -> int | None:
+    """The option, or else the variable, which JAX itself does not read; None on clusters it knows.
+
+    Raises UsageError where the variable is no number.
+    """
+    text = os.environ.get(variable)
+    if option is not None or text is None:
+        return option
+    if not text.isdecimal():
+        raise UsageError(f"{variable} is {text!r}; expected a whole number.")
+    return int(text)
 
 
 def find_devices(kind: str, *, everywhere: bool = False) -> list[jax.Device]:

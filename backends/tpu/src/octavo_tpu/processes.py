@@ -20,7 +20,7 @@ _KEPT_PIECES = 64  # that a process may be behind: each step waits for all of th
 def join_processes(
     coordinator_address: str | None, num_processes: int | None, process_id: int | None
 ) -> Processes:
-    """Meet the other processes; what is None comes from JAX_COORDINATOR_ADDRESS and its like.
+    """Meet the other processes; what is None JAX finds out, where it knows the cluster.
 
     Waits for all of them. Has to come before anything else of JAX that looks at devices.
     """
@@ -29,8 +29,9 @@ def join_processes(
             jax.distributed.initialize(coordinator_address, num_processes, process_id)
     except (RuntimeError, ValueError) as error:
         raise BackendError(
-            f"The processes of the group did not meet: {error}. Each needs coordinator_address "
-            "(HOST:PORT of the first one), num_processes and process_id."
+            f"The processes of the group did not meet: {str(error).rstrip('.')}. Each needs "
+            "coordinator_address (HOST:PORT of the first one), num_processes and process_id, or "
+            "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."
         ) from error
     return Processes(jax.process_count(), jax.process_index())
 

@@ -81,6 +81,11 @@ def test_what_was_rehearsed_is_all_that_is_compiled(engine, caplog):
     with compilation_is_an_error():
         answers(llm, temperature=0)
         answers(llm, temperature=0.8, top_p=0.9)
+        answers(llm, temperature=0.8, logprobs=3)
+        several = SamplingParams(max_tokens=4, n=3, seed=2)
+        llm.generate([{"prompt_token_ids": [3, 5]}], several, use_tqdm=False)
+        answers(llm, temperature=0.8, repetition_penalty=1.2, logit_bias={3: 2.0}, logprobs=20)
+        answers(llm, temperature=0, allowed_token_ids=[3, 5, 7], presence_penalty=0.5)
         for length in (3, 40):
             prompt = {"prompt_token_ids": [7] * length}
             llm.generate([prompt], SamplingParams(max_tokens=9, temperature=0), use_tqdm=False)

@@ -22,6 +22,7 @@ __all__ = [
     "Capabilities",
     "MemoryInfo",
     "MemoryMeter",
+    "Preparable",
     "ProcessGroup",
     "Readiness",
     "WeightShards",
@@ -75,7 +76,8 @@ class Capabilities:
     rehearsed: bool = False
     """Before it serves, Octavo runs steps of padding in each shape of ``decode_buckets``, or of
     ``token_buckets`` and ``seq_buckets``, that can come about, each twice: so that what is compiled
-    or recorded for it is there. See also ``Readiness.ready``."""
+    or recorded for it is there. What can be ``Preparable`` is prepared in place of that, for all
+    that sampling may ask for besides. See also ``Readiness.ready``."""
     reads_weights: bool = True
     """False for a device that computes nothing and looks at a weight's shape and dtype only: Octavo
     reads no weight then, and hands over arrays of the right shape that take no memory."""
@@ -177,6 +179,22 @@ class Readiness(Protocol):
 
     def ready(self) -> None:
         """Everything is loaded and rehearsed: from now on requests wait for each step."""
+        ...
+
+
+class Preparable(Protocol):
+    """What ``Backend.compile`` may return, where compiling is to be done without a step."""
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run the step, or the part of one."""
+        ...
+
+    def prepare(self, *arguments: Any) -> Any:
+        """Compile it for arguments like these, which stay as they are.
+
+        Returns what ``__call__`` would, with something that has the shape and the dtype in place of
+        each array; and takes such things itself, for arrays that are not there yet.
+        """
         ...
 
 

@@ -72,6 +72,20 @@ class CompiledStep:
         step = self.whole if is_plain else self._joined
         return step(*inputs, sampling, prompt_targets)
 
+    @property
+    def can_prepare(self) -> bool:
+        """Whether shapes can be compiled for without a step of them."""
+        return self.has_parts and all(hasattr(each, "prepare") for each in self._compiled.values())
+
+    def prepare(self, *inputs: Any, sampling: SamplingBatch) -> Any:
+        """Have what a step of these shapes runs compiled: see ``octavo.api.Preparable``.
+
+        Returns what stands for its SampleResult.
+        """
+        _, logits = self.forward.prepare(*inputs)
+        result, _ = self.sample.prepare((), (), logits, sampling, None)
+        return result
+
     def release(self) -> None:
         """Let go of what was compiled, which may hold memory of weights."""
         self._compiled = {}

@@ -153,7 +153,7 @@ def _tell_memory(config: EngineConfig, weight_bytes: int, step_bytes: int, plan:
 
 
 def _rehearse(config: EngineConfig, engine: Engine, backend_name: str) -> None:
-    """Run each step that the backend asks for, twice: what is recorded is so the second time."""
+    """Have each step that the backend asks for compiled or recorded."""
     shapes = engine.runner.rehearsals
     if not shapes:
         return
@@ -162,8 +162,7 @@ def _rehearse(config: EngineConfig, engine: Engine, backend_name: str) -> None:
         counted_progress(len(shapes), "steps prepared", quiet=config.quiet) as advance,
     ):
         for shape in shapes:
-            engine.runner.rehearse(shape)
-            engine.runner.rehearse(shape)
+            engine.runner.prepare(shape)
             advance()
 
 

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from octavo.backend import Capabilities
     from octavo.ops.protocol import Array, SamplingBatch
 
-__all__ = ["Buckets"]
+__all__ = ["SPARSE_SIZES", "Buckets"]
 
 Int32 = NDArray[np.int32]
 _SPARSE = ("seen_rows", "seen_ids", "seen_counts", "bias_rows", "bias_ids", "bias_values")
+SPARSE_SIZES = (4096, 65536)
+"""Numbers of adjusted logits that a step is padded to where each shape is a program."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,15 @@ class Buckets:
     tokens: tuple[int, ...]
     seqs: tuple[int, ...]
     decodes: tuple[int, ...] = ()
+    has_spare_row: bool = False
+    """There is a row more than the bucket has, which the padding of adjustments belongs to."""
 
     @classmethod
     def of(cls, caps: Capabilities) -> Buckets:
         """As the backend declares them."""
         kinds = (caps.token_buckets, caps.seq_buckets, caps.decode_buckets)
-        return cls(*(tuple(sorted(sizes)) for sizes in kinds))
+        tokens, seqs, decodes = (tuple(sorted(sizes)) for sizes in kinds)
+        return cls(tokens, seqs, decodes)
 
     def of_step(
         self, num_tokens: int, num_seqs: int, sampling: SamplingBatch | LateSampling
@@ -44,8 +49,11 @@ class Buckets:
         """Those of one step: where all its sequences have one token, one size for everything."""
         if num_tokens != num_seqs or not self.decodes:
             # As many rows as sequences, so that one shape has one program.
-            fitting = tuple(size for size in self.seqs if size >= num_seqs) or self.seqs[-1:]
-            return Buckets(self.tokens, fitting, self.decodes)
+            needed = max(num_seqs, _count_rows(sampling, may_adjust=False))
+            fitting = tuple(size for size in self.seqs if size >= needed)
+            if self.seqs and not fitting:
+                fitting = (_bucket(needed, self.seqs),)
+            return Buckets(self.tokens, fitting, self.decodes, has_spare_row=bool(self.tokens))
         needed = max(num_seqs, _count_rows(sampling, may_adjust=True))
         index = bisect_left(self.decodes, needed)
         if index == len(self.decodes):
@@ -64,6 +72,8 @@ class Buckets:
         Where single logits are adjusted, as they are by masks that come later, there is a row to
         spare, for the padding of adjustments.
         """
+        if self.has_spare_row:
+            return _bucket(_count_rows(sampling, may_adjust=False), self.seqs) + 1
         return _bucket(_count_rows(sampling, may_adjust=not self.exact), self.seqs)
 
     def pad_rows(self, rows: Int32, num_rows: int | None = None) -> Int32:
@@ -102,12 +112,17 @@ class Buckets:
             "seen_rows": spare_row,
             "bias_rows": spare_row,
         }
+        adjusted = max(len(sampling.seen_ids), len(sampling.bias_ids))
+        common_size = _bucket(adjusted, SPARSE_SIZES) if self.has_spare_row else 0
         changes: dict[str, Any] = {}
         for field in dataclasses.fields(sampling):
             value = getattr(sampling, field.name)
             if not isinstance(value, np.ndarray):
                 continue
-            size = _power_of_two(len(value)) if field.name in _SPARSE else num_rows
+            size = num_rows
+            if field.name in _SPARSE:
+                is_common = self.has_spare_row and not sampling.plain
+                size = common_size if is_common else _power_of_two(len(value))
             if field.name == "mask":
                 changes["mask"] = np.pad(
                     value, ((0, size - len(value)), (0, 0)), constant_values=True

@@ -6,13 +6,15 @@ Their sequences read and write block 0 alone, which is padding's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from octavo.batch import GroupBatch, StepBatch
+from octavo.padding import SPARSE_SIZES
 from octavo.sampler import SamplerRows
 from octavo.sampling_params import SamplingParams
 
@@ -22,10 +24,19 @@ if TYPE_CHECKING:
     from octavo.padding import Buckets
     from octavo.transfers import Transfers
 
-__all__ = ["Fills", "StepShape", "largest_step", "padding_batch", "padding_sampling", "shapes_of"]
+__all__ = [
+    "Fills",
+    "StepShape",
+    "largest_step",
+    "padding_batch",
+    "padding_sampling",
+    "programs_of",
+    "shapes_of",
+]
 
 _DRAWN = SamplingParams(temperature=1.0, top_p=0.95, top_k=50, min_p=0.01)
 _GREEDY = SamplingParams(temperature=0.0)
+_ADJUSTMENTS = ((0, False), *product(SPARSE_SIZES, (False, True)))
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,12 @@ class StepShape:
     table_len: int
     is_drawn: bool = False
     """Tokens are drawn, by all that narrows a choice; else the likeliest are taken."""
+    num_adjusted: int = 0
+    """Single logits that are adjusted."""
+    is_masked: bool = False
+    """A row may have some tokens only."""
+    num_logprobs: int = -1
+    """See SamplingBatch."""
 
 
 class Fills:
@@ -77,6 +94,25 @@ def shapes_of(buckets: Buckets, limits: CacheLimits) -> Iterator[StepShape]:
             if num_tokens >= num_seqs:
                 share, rest = divmod(num_tokens, num_seqs)
                 yield from _both(tuple(share + (index < rest) for index in range(num_seqs)), limits)
+
+
+def programs_of(buckets: Buckets, limits: CacheLimits) -> Iterator[StepShape]:
+    """As ``shapes_of``, and for each number of rows what sampling may be asked for besides.
+
+    A step that a row needs an adjustment in has no shape of its own but for what is sampled.
+    """
+    seen = set()
+    for shape in shapes_of(buckets, limits):
+        yield shape
+        num_seqs = len(shape.query_lens)
+        if num_seqs not in seen:
+            seen.add(num_seqs)
+            for is_drawn, (size, is_masked), num_logprobs in product(
+                (False, True), _ADJUSTMENTS, (-1, 0)
+            ):
+                yield StepShape(
+                    shape.query_lens, shape.table_len, is_drawn, size, is_masked, num_logprobs
+                )
 
 
 def _sizes(buckets: Sequence[int], largest: int) -> Iterator[int]:
@@ -127,8 +163,16 @@ def padding_sampling(shape: StepShape, vocab_size: int) -> SamplingBatch:
             sample_index=0,
             eos_token_ids=frozenset(),
         )
-    return rows.build(np.arange(num_rows, dtype=np.int32), _positions(shape.query_lens))
-
-
-def _positions(query_lens: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-    return np.array(query_lens, np.int32)
+    positions = np.array(shape.query_lens, np.int32)
+    batch = rows.build(np.arange(num_rows, dtype=np.int32), positions)
+    batch = replace(batch, num_logprobs=shape.num_logprobs)
+    if not (shape.num_adjusted or shape.is_masked):
+        return batch
+    return replace(
+        batch,
+        bias_rows=np.zeros(shape.num_adjusted, np.int32),
+        bias_ids=np.zeros(shape.num_adjusted, np.int32),
+        bias_values=np.zeros(shape.num_adjusted, np.float32),
+        mask=np.ones((num_rows, vocab_size), np.bool_) if shape.is_masked else None,
+        plain=False,
+    )

@@ -22,7 +22,14 @@ from octavo.mask_worker import MaskWorker
 from octavo.member_faults import naming_faults
 from octavo.padding import Buckets
 from octavo.prompt_spans import PromptLogprobs, PromptSpan, prompt_spans, split_by_span
-from octavo.rehearsal import Fills, StepShape, padding_batch, padding_sampling, shapes_of
+from octavo.rehearsal import (
+    Fills,
+    StepShape,
+    padding_batch,
+    padding_sampling,
+    programs_of,
+    shapes_of,
+)
 from octavo.sampler import SamplerRows
 from octavo.samples import Samples, begin_fetch
 from octavo.scheduling.config import PreemptionCosts
@@ -133,20 +140,44 @@ class Runner:
 
     def rehearse(self, shape: StepShape) -> None:
         """Run a step of padding, and wait for it."""
-        batch = padding_batch(shape, self._block_size, len(self.store.plan.groups))
-        sampling = padding_sampling(shape, self._vocab_size)
-        num_seqs = len(shape.query_lens)
-        buckets = self._buckets.of_step(len(batch.token_ids), num_seqs, sampling)
-        logits_rows = np.asarray(batch.logits_rows)
-        logits_rows = buckets.pad_rows(logits_rows, buckets.num_rows(sampling))
-        batch = dataclasses.replace(batch, logits_rows=logits_rows)
+        batch, buckets, sampling = self._padding(shape)
         _, result, prompt_result = self._run(batch, buckets, sampling, (), None)
-        begin_fetch(self._transfers, result, prompt_result, num_seqs)()
+        begin_fetch(self._transfers, result, prompt_result, len(shape.query_lens))()
         self._last_placed = None
         if self._step.fill is not None and not self._buckets.exact:
-            token_ids = buckets.pad_batch(batch).token_ids
+            token_ids = np.asarray(buckets.pad_batch(batch).token_ids)
             self._fills.rehearse(
-                self._step.fill, np.asarray(token_ids), len(logits_rows), result.token_ids
+                self._step.fill, token_ids, len(batch.logits_rows), result.token_ids
+            )
+
+    def _padding(self, shape: StepShape) -> tuple[StepBatch, Buckets, SamplingBatch]:
+        batch = padding_batch(shape, self._block_size, len(self.store.plan.groups))
+        sampling = padding_sampling(shape, self._vocab_size)
+        buckets = self._buckets.of_step(len(batch.token_ids), len(shape.query_lens), sampling)
+        logits_rows = np.asarray(batch.logits_rows)
+        logits_rows = buckets.pad_rows(logits_rows, buckets.num_rows(sampling))
+        return dataclasses.replace(batch, logits_rows=logits_rows), buckets, sampling
+
+    def prepare(self, shape: StepShape) -> None:
+        """Have everything compiled or recorded that a step of this shape needs."""
+        if not self._prepares:
+            self.rehearse(shape)
+            self.rehearse(shape)  # what is recorded is so the second time
+            return
+        host, buckets, sampling = self._padding(shape)
+        host = buckets.pad_batch(host)
+        plans = tuple(self._backend.plan(host, self._block_size))
+        batch, sampling, *placed_plans = self._transfers.put(
+            host, buckets.pad_sampling(sampling), *(plans if self._transfers.takes_plans else ())
+        )
+        inputs = (self._weights, self.store.caches, batch, tuple(placed_plans) or plans)
+        result = self._step.prepare(*inputs, sampling=sampling)
+        if self._step.fill is not None:
+            self._fills.rehearse(
+                self._step.fill.prepare,
+                np.asarray(host.token_ids),
+                len(host.logits_rows),
+                result.token_ids,
             )
 
     @property
@@ -154,7 +185,13 @@ class Runner:
         """The steps that the backend wants to have seen before it serves; none for most."""
         if not self._backend.caps.rehearsed:
             return []
-        return list(shapes_of(self._buckets, self.store.plan.limits))
+        shapes = programs_of if self._prepares else shapes_of
+        return list(shapes(self._buckets, self.store.plan.limits))
+
+    @property
+    def _prepares(self) -> bool:
+        """Whether steps are compiled without being run; processes that follow run them."""
+        return self._relay is None and self._step.can_prepare
 
     def execute(self, schedule: Schedule) -> StepResult | None:
         """Run one step and wait for its tokens; None if the schedule only moves blocks."""

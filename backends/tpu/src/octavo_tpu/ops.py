@@ -7,9 +7,10 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from octavo.api import AttentionParams, LinearWeight, PortableOps
+from octavo.api import AttentionParams, LinearWeight, PortableOps, SampleResult, SamplingBatch
 from octavo_tpu import xla_attention
 from octavo_tpu.caches import XlaCache
+from octavo_tpu.sampling import sample_as_needed
 
 __all__ = ["JaxOps"]
 
@@ -37,6 +38,10 @@ class JaxOps(PortableOps):
         if weight.bias is not None:
             product = product + weight.bias.astype(jnp.float32)
         return product.astype(x.dtype)
+
+    def sample(self, logits: Array, sampling: SamplingBatch) -> SampleResult:
+        """A token for each row; see ``octavo_tpu.sampling``."""
+        return sample_as_needed(super().sample, logits, sampling)
 
     def write_kv(self, cache: XlaCache, k: Array, v: Array, plan: Any) -> XlaCache:
         """Store K and V of this step at the plan's slots. The argument ``cache`` is dead."""

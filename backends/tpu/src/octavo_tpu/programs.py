@@ -10,12 +10,13 @@ from typing import Any
 
 import jax
 
-from octavo.api import BackendError, StepBatch
+from octavo.api import BackendError, SamplingBatch, StepBatch
 
 __all__ = ["Program", "compilation_is_an_error"]
 
 _LOG = logging.getLogger(__name__)
 _SHOWN_SHAPES = 8
+_FEW_LOGPROBS = 32
 _refusing: list[None] = []  # who is within compilation_is_an_error, of all threads
 
 
@@ -30,7 +31,7 @@ def compilation_is_an_error() -> Iterator[None]:
 
 
 class Program:
-    """``jax.jit`` of a step or a part of one; its second argument, the caches, is given away.
+    """A step or a part of one, compiled for each shape; its second argument is given away.
 
     While ``is_serving()``, a shape that has to be compiled is told with a warning: requests wait
     for it. Weights and caches do not change their shapes; what else is given decides.
@@ -40,23 +41,36 @@ class Program:
         self._name = getattr(function, "__name__", "a step")
         self._jitted: Any = jax.jit(function, donate_argnums=1)
         self._is_serving = is_serving
-        self._known: set[Hashable] = set()
+        self._compiled: dict[Hashable, Any] = {}
 
     @property
     def num_compiled(self) -> int:
         """Shapes that there is a program for."""
-        return len(self._known)
+        return len(self._compiled)
 
     def __call__(self, *arguments: Any) -> Any:
         """Run; compile first where the shapes are new."""
-        arguments = tuple(map(_without_tables, arguments))
+        arguments = tuple(map(_of_few_kinds, arguments))
+        return self._of(arguments)(*arguments)
+
+    def prepare(self, *arguments: Any) -> Any:
+        """See ``octavo.api.Preparable``."""
+        compiled = self._of(tuple(map(_of_few_kinds, arguments)))
+        return jax.tree.map(
+            lambda out, sharding: jax.ShapeDtypeStruct(out.shape, out.dtype, sharding=sharding),
+            compiled.out_info,
+            compiled.output_shardings,
+        )
+
+    def _of(self, arguments: tuple[Any, ...]) -> Any:
         leaves, structure = jax.tree.flatten(arguments[2:])
         key = (structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
-        if key not in self._known:
+        compiled = self._compiled.get(key)
+        if compiled is None:
             if self._is_serving():
                 self._tell(leaves)
-            self._known.add(key)
-        return self._jitted(*arguments)
+            compiled = self._compiled[key] = self._jitted.lower(*arguments).compile()
+        return compiled
 
     def _tell(self, leaves: list[Any]) -> None:
         shapes = ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in leaves[:_SHOWN_SHAPES])
@@ -67,6 +81,25 @@ class Program:
         _LOG.warning("%s See token_buckets, seq_buckets and compile_at_start.", said)
 
 
-def _without_tables(argument: Any) -> Any:
-    """A StepBatch without its block tables: plans have them, in a width that does not change."""
-    return dataclasses.replace(argument, groups=()) if isinstance(argument, StepBatch) else argument
+def _of_few_kinds(argument: Any) -> Any:
+    """Without what would make another program of it and is not needed, or is found out as it runs.
+
+    Plans have the block tables, in a width that does not change. ``octavo_tpu.sampling`` looks at
+    the rows themselves; of log-probabilities there may be more than were asked for.
+    """
+    if isinstance(argument, StepBatch):
+        return dataclasses.replace(argument, groups=())
+    if isinstance(argument, SamplingBatch):
+        return dataclasses.replace(
+            argument,
+            all_greedy=False,
+            truncated=True,
+            num_logprobs=_rounded(argument.num_logprobs),
+        )
+    return argument
+
+
+def _rounded(num_logprobs: int) -> int:
+    if num_logprobs <= _FEW_LOGPROBS:
+        return min(num_logprobs, 0) or _FEW_LOGPROBS
+    return int(1 << (num_logprobs - 1).bit_length())

@@ -11,6 +11,7 @@ from octavo.api import AttentionParams, LinearWeight, PortableOps, SampleResult,
 from octavo_tpu import xla_attention
 from octavo_tpu.caches import XlaCache
 from octavo_tpu.sampling import sample_as_needed
+from octavo_tpu.traced_once import traced_once
 
 __all__ = ["JaxOps"]
 
@@ -29,7 +30,16 @@ class JaxOps(PortableOps):
         """``platform`` is JAX's name for what computes."""
         super().__init__(jnp)
         self._ends_early = platform not in _WITHOUT_DYNAMIC_LOOPS
+        self.traces: dict[Any, Any] = {}
 
+    rms_norm = traced_once(PortableOps.rms_norm)
+    add_rms_norm = traced_once(PortableOps.add_rms_norm)
+    layer_norm = traced_once(PortableOps.layer_norm)
+    rope = traced_once(PortableOps.rope)
+    silu_mul = traced_once(PortableOps.silu_mul)
+    gelu_mul = traced_once(PortableOps.gelu_mul)
+
+    @traced_once
     def linear(self, x: Array, weight: LinearWeight) -> Array:
         """``x @ weight.T + bias``, summed in float32 without a float32 copy of the weight."""
         product = jax.lax.dot_general(
@@ -47,6 +57,7 @@ class JaxOps(PortableOps):
         """Store K and V of this step at the plan's slots. The argument ``cache`` is dead."""
         return xla_attention.write_kv(cache, k, v, plan.slots)
 
+    @traced_once
     def paged_attention(
         self,
         q: Array,

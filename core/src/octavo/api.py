@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from octavo.host_memory import host_memory
     from octavo.kv import KVGroup, KVSpec
     from octavo.loading.tensors import QuantizedTensor
+    from octavo.ops import sampling_weights
     from octavo.ops.attention import make_plans
     from octavo.ops.portable import PortableOps
     from octavo.ops.protocol import (
@@ -146,6 +147,7 @@ __all__ = [
     "read_json_calls",
     "read_space",
     "read_value",
+    "sampling_weights",
     "step_tree",
 ]
 
@@ -202,13 +204,18 @@ _LAZY_NAMES = {
     "octavo.step_trees": ("each_step_tree", "step_tree"),
 }
 _LAZY_HOMES = {name: module for module, names in _LAZY_NAMES.items() for name in names}
+_LAZY_MODULES = {"sampling_weights": "octavo.ops.sampling_weights"}
 
 
 def __getattr__(name: str) -> Any:
     """Import the home of a lazy name on first use, and remember the name."""
-    if name not in _LAZY_HOMES:
+    value: Any
+    if name in _LAZY_MODULES:
+        value = import_module(_LAZY_MODULES[name])
+    elif name in _LAZY_HOMES:
+        value = getattr(import_module(_LAZY_HOMES[name]), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_LAZY_HOMES[name]), name)
     globals()[name] = value
     return value
 

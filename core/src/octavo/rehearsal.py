@@ -36,7 +36,7 @@ __all__ = [
 
 _DRAWN = SamplingParams(temperature=1.0, top_p=0.95, top_k=50, min_p=0.01)
 _GREEDY = SamplingParams(temperature=0.0)
-_ADJUSTMENTS = ((0, False), *product(SPARSE_SIZES, (False, True)))
+_WANTED = tuple(product((0, *SPARSE_SIZES), (False, True), (-1, 0)))
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,8 @@ def programs_of(buckets: Buckets, limits: CacheLimits) -> Iterator[StepShape]:
         num_seqs = len(shape.query_lens)
         if num_seqs not in seen:
             seen.add(num_seqs)
-            for is_drawn, (size, is_masked), num_logprobs in product(
-                (False, True), _ADJUSTMENTS, (-1, 0)
-            ):
-                yield StepShape(
-                    shape.query_lens, shape.table_len, is_drawn, size, is_masked, num_logprobs
-                )
+            for is_drawn, wanted in product((False, True), _WANTED):
+                yield StepShape(shape.query_lens, shape.table_len, is_drawn, *wanted)
 
 
 def _sizes(buckets: Sequence[int], largest: int) -> Iterator[int]:

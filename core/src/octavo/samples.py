@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo.ops.protocol import SampleResult
+
 if TYPE_CHECKING:
-    from octavo.ops.protocol import SampleResult
     from octavo.transfers import Transfers
 
 __all__ = ["LogprobRow", "Samples", "begin_fetch"]
@@ -76,9 +77,19 @@ _COLUMNS = ("token_ids", "logprobs", "ranks", "top_ids", "top_logprobs", "valid"
 
 
 def begin_fetch(
-    transfers: Transfers, result: SampleResult, prompt_result: SampleResult | None, num_rows: int
+    transfers: Transfers,
+    result: SampleResult,
+    prompt_result: SampleResult | None,
+    num_rows: int,
+    *,
+    with_logprobs: bool = True,
 ) -> Callable[[], tuple[Samples, Samples | None]]:
-    """Begin to bring over ``num_rows`` rows of a result, and what there is of the prompts'."""
+    """Begin to bring over ``num_rows`` rows of a result, and what there is of the prompts'.
+
+    A backend may have computed log-probabilities that nobody asked for: those stay where they are.
+    """
+    if not with_logprobs:
+        result = SampleResult(result.token_ids, None, None, None, None, result.valid)
     results = [each for each in (result, prompt_result) if each is not None]
     columns = [[getattr(each, name) for name in _COLUMNS] for each in results]
     pending = transfers.fetch([array for row in columns for array in row if array is not None])

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from octavo.api import AttentionParams, LinearWeight, PortableOps, SampleResult, SamplingBatch
 from octavo_tpu import xla_attention
 from octavo_tpu.caches import XlaCache
-from octavo_tpu.sampling import sample_as_needed
+from octavo_tpu.sampling import sample, with_logprobs
 from octavo_tpu.traced_once import traced_once
 
 __all__ = ["JaxOps"]
@@ -51,7 +51,13 @@ class JaxOps(PortableOps):
 
     def sample(self, logits: Array, sampling: SamplingBatch) -> SampleResult:
         """A token for each row; see ``octavo_tpu.sampling``."""
-        return sample_as_needed(super().sample, logits, sampling)
+        if not logits.shape[0]:
+            return super().sample(logits, sampling)
+        return sample(logits, sampling)
+
+    def token_logprobs(self, logits: Array, token_ids: Array, num_logprobs: int) -> SampleResult:
+        """Of given tokens and of the likeliest."""
+        return with_logprobs(logits.astype(jnp.float32), token_ids, num_logprobs, None)
 
     def write_kv(self, cache: XlaCache, k: Array, v: Array, plan: Any) -> XlaCache:
         """Store K and V of this step at the plan's slots. The argument ``cache`` is dead."""

@@ -85,16 +85,16 @@ def _of_few_kinds(argument: Any) -> Any:
     """Without what would make another program of it and is not needed, or is found out as it runs.
 
     Plans have the block tables, in a width that does not change. ``octavo_tpu.sampling`` looks at
-    the rows themselves; of log-probabilities there may be more than were asked for.
+    the rows themselves. Of log-probabilities there may be more than were asked for, and where
+    logits are adjusted there always are some: they cost less than another program.
     """
     if isinstance(argument, StepBatch):
         return dataclasses.replace(argument, groups=())
     if isinstance(argument, SamplingBatch):
+        least = -1 if argument.plain else 0
+        num_logprobs = _rounded(max(argument.num_logprobs, least))
         return dataclasses.replace(
-            argument,
-            all_greedy=False,
-            truncated=True,
-            num_logprobs=_rounded(argument.num_logprobs),
+            argument, all_greedy=False, truncated=True, num_logprobs=num_logprobs
         )
     return argument
 

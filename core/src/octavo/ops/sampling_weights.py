@@ -32,9 +32,11 @@ __all__ = [
     "UNIT",
     "UNIT_BITS",
     "Wide",
+    "carried",
     "cumulative",
     "fraction_of",
     "less",
+    "limbs",
     "steps_per_logit",
     "to_units",
     "weights",
@@ -89,8 +91,20 @@ def weights_of_steps(steps: Int[Array, "*batch"]) -> Int[Array, "*batch"]:
 
 def cumulative(xp: Namespace, values: Int[Array, "rows vocab"]) -> Wide:
     """Running sums of weights along each row."""
-    high_sum = xp.cumulative_sum(values >> _LIMB_BITS, axis=-1, dtype=xp.int32)
-    low_sum = xp.cumulative_sum(values & _LIMB_MASK, axis=-1, dtype=xp.int32)
+    high, low = limbs(values)
+    return carried(
+        xp.cumulative_sum(high, axis=-1, dtype=xp.int32),
+        xp.cumulative_sum(low, axis=-1, dtype=xp.int32),
+    )
+
+
+def limbs(values: Int[Array, "*batch"]) -> Wide:
+    """Weights as pairs, which can be summed limb by limb."""
+    return values >> _LIMB_BITS, values & _LIMB_MASK
+
+
+def carried(high_sum: Int[Array, "*batch"], low_sum: Int[Array, "*batch"]) -> Wide:
+    """A pair of what was summed limb by limb."""
     return high_sum + (low_sum >> _LIMB_BITS), low_sum & _LIMB_MASK
 
 

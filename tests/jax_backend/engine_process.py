@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -61,8 +62,8 @@ def run(folder, num_shards, attention, options):
         tensor_parallel_size=num_shards,
         attention_backend=attention,
         kv_cache_memory_bytes=10 * 4096 // min(num_shards, 2),
-        preemption_mode="auto" if options else "swap",
-        options={**SHAPES, **options},
+        preemption_mode="auto" if "JAX_PROCESS_ID" in os.environ else "swap",
+        options=options,
         **OPTIONS,
     )
     prompts = [{"prompt_token_ids": [3 + n, 5, *range(n, 9 * n)]} for n in range(1, 7)]
@@ -74,30 +75,24 @@ def run(folder, num_shards, attention, options):
     return tokens, num_swaps
 
 
-def main(sizes, address=None, process_id="0"):
-    """Every size in turn, as "8" or "2 pallas"; or, with an address, one in two processes."""
-    options = {}
+def main(sizes, address=None):
+    """Every size in turn, as "8" or "2 pallas".
+
+    With JAX_PROCESS_ID, as the first of two processes; with the address of that, as the second.
+    """
+    options = dict(SHAPES)
     if address is not None:
-        options = {
-            "coordinator_address": address,
-            "process_id": int(process_id),
-            "num_processes": 2,
-        }
+        options.update(coordinator_address=address, num_processes=2, process_id=1)
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
         for case in sizes.split(","):
             size, attention = int(case.split()[0]), (case.split()[1:] or ["jax"])[0]
-            if process_id == "0":
+            if address is None:
                 found[case] = run(folder, size, attention, options)
             else:
-                config = EngineConfig(
-                    model=folder,
-                    tensor_parallel_size=size,
-                    options={**SHAPES, **options},
-                    **OPTIONS,
-                )
-                follow(config)
+                shape = {"tensor_parallel_size": size, "options": options}
+                follow(EngineConfig(model=folder, **shape, **OPTIONS))
     print(json.dumps(found))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +81,23 @@ def run(config, num_shards):
     return logits, driver.generate(request, logits[-1], 8)
 
 
+def host_memory_of_loading(num_shards=8):
+    """The most that NumPy holds beyond what is left in the end, in sizes of the largest weight."""
+    config = {**CASES["llama"][0], "hidden_size": 256, "intermediate_size": 4096}
+    config["num_hidden_layers"] = 8
+    model = build_model(config)
+    group = DeviceGroup(tuple(jax.devices()[:num_shards]))
+    backend = GroupBackend(xp=jnp, to_device=group.place, group=group)
+    source = DummySource(config)
+    loader = CheckpointWeightLoader(source, backend, "float32", num_shards=num_shards)
+    tracemalloc.start()
+    weights = jax.block_until_ready(model.load(loader))
+    left_bytes, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    largest = max(array.nbytes for array in jax.tree.leaves(weights))
+    return (peak_bytes - left_bytes) / largest, model.num_parameters * 4 / largest
+
+
 def main():
     found = {}
     for name, (config, sizes) in CASES.items():
@@ -88,7 +106,7 @@ def main():
             logits, shard_tokens = run(config, num_shards)
             error = float(np.abs(logits - whole).max())
             found[f"{name} {num_shards}"] = error, shard_tokens == tokens
-    print(json.dumps(found))
+    print(json.dumps([found, host_memory_of_loading()]))
 
 
 main()

@@ -18,12 +18,12 @@ FLAGS = "--xla_backend_optimization_level=0"  # compiles in half the time
 TOLERANCE = 1e-5
 
 
-def start(program, *arguments, num_devices=8):
+def start(program, *arguments, num_devices=8, **environment):
     """A program in a process that sees so many devices."""
     flags = f"--xla_force_host_platform_device_count={num_devices} {FLAGS}"
     return subprocess.Popen(
         [sys.executable, Path(__file__).with_name(program), *arguments],
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -33,7 +33,7 @@ def start(program, *arguments, num_devices=8):
 def result(process):
     """What it prints as JSON in the end."""
     try:
-        stdout, stderr = process.communicate(timeout=240)
+        stdout, stderr = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 0, stderr
@@ -53,7 +53,8 @@ def engines():
 
 def test_several_devices_are_one():
     """{case: (largest difference of logits, whether greedy tokens are those of one device)}."""
-    found = result(start("group_process.py"))
+    found, (weights_at_once, weights_in_all) = result(start("group_process.py"))
+    assert weights_at_once < weights_in_all / 3, "loaded one by one"
     assert set(found) == {"llama 2", "llama 4", "llama 8", "olmo2 4"}
     for case, (difference, same_tokens) in found.items():
         assert difference < TOLERANCE, case
@@ -69,11 +70,12 @@ def test_an_engine_on_several_devices(engines):
 
 
 def test_two_processes_with_two_devices_each(engines):
-    """The second one follows, and both end."""
+    """The second one follows, and both end. One is told by its environment, one by options."""
     address = free_address()
+    known = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}
     processes = [
-        start("engine_process.py", "4", address, process_id, num_devices=2)
-        for process_id in ("0", "1")
+        start("engine_process.py", "4", num_devices=2, **known),
+        start("engine_process.py", "4", address, num_devices=2),
     ]
     first, second = map(result, processes)
     tokens, _ = first["4"]

@@ -35,7 +35,7 @@ KERNELS := backends/cpu/CMakeLists.txt $(wildcard backends/cpu/kernels/*.* backe
 BUILD_TOOLS := $(if $(COMPILER),$(foreach tool,cmake ninja,$(if $(shell command -v $(tool) 2>/dev/null),,$(tool))))
 BUILD_ENV := $(if $(COMPILER),OCTAVO_CPU_REQUIRE_KERNELS=1,OCTAVO_CPU_NO_KERNELS=1)
 
-.PHONY: help demo serve kernels test test-all test-clients test-browser test-cross test-ipex test-tpu-compiler browser-deps lint format matrix bench bench-clients clean clean-env
+.PHONY: help demo serve kernels test test-all test-clients test-browser test-cross test-ipex test-tpu-compiler test-spirv browser-deps lint format matrix bench bench-clients clean clean-env
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ test-ipex: $(IPEX_VENV)/made.stamp ## Hold Intel's extension for PyTorch to the 
 
 test-tpu-compiler: $(TPU_VENV)/made.stamp ## Compile the TPU kernels and a decode step for TPUs that are not here
 	PYTHONPATH=backends/tpu/src $(TPU_VENV)/bin/python scripts/tpu_compile.py $(ARGS)
+
+test-spirv: ## Compile the Triton kernels for Intel GPUs, where there is a Triton that can
+	$(or $(SPIRV_PYTHON),$(wildcard $(BIN)/python),$(PYTHON)) scripts/spirv_compile.py $(ARGS)
 
 browser-deps: $(VENV)/browser.stamp ## Install what drives Chromium, and look for Chromium itself
 	@command -v "$${OCTAVO_CHROMIUM:-chromium}" >/dev/null || { \

@@ -13,14 +13,13 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import triton
-from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 from triton.runtime.jit import JITFunction
@@ -28,7 +27,7 @@ from triton.runtime.jit import JITFunction
 from octavo_torch.kernels.kernel import Case, Kernel
 from octavo_torch.kernels.target import Target, using_target
 
-__all__ = ["TARGETS", "Build", "compile_case"]
+__all__ = ["TARGETS", "Build", "compile_case", "compiling"]
 
 _KIB = 1 << 10
 
@@ -113,16 +112,22 @@ def compile_case(kernel: Kernel, case: Case, target: Target) -> list[Build]:
 
     Raises whatever a compiler has to say.
     """
-    with _compiling(target) as compiled, using_target(target):
+    with compiling(target) as compiled, using_target(target):
         kernel.launch(**case.make(torch.device("cpu"), torch.Generator().manual_seed(0)))
     read = _read_nvidia if target.vendor == "cuda" else _read_amd
     return [read(name, each, target) for name, each in compiled]
 
 
 @contextlib.contextmanager
-def _compiling(target: Target) -> Iterator[list[tuple[str, Any]]]:
-    """Within, launches compile: the functions' names and what became of them."""
-    arch: int | str = int(target.arch[2:]) if target.vendor == "cuda" else target.arch
+def compiling(
+    target: Target, properties: Mapping[str, Any] | None = None
+) -> Iterator[list[tuple[str, Any]]]:
+    """Within, launches compile: the functions' names and what became of them.
+
+    ``properties`` are what Intel's backend wants to know of a device, in place of a name.
+    """
+    arch: Any = int(target.arch[2:]) if target.vendor == "cuda" else target.arch
+    arch = arch if properties is None else dict(properties)
     compiled: list[tuple[str, Any]] = []
     run: Any = JITFunction.run
 
@@ -135,16 +140,18 @@ def _compiling(target: Target) -> Iterator[list[tuple[str, Any]]]:
 
     JITFunction.run = compile_only
     drivers: Any = triton.runtime.driver
-    active = drivers._active  # noqa: SLF001 - asking for it by name fails where there is no GPU
+    before = dict(vars(drivers))  # asking for the active one by name fails where there is no GPU
     drivers.set_active(_NoDriver(GPUTarget(target.vendor, arch, target.warp_size)))
     try:
         yield compiled
     finally:
         JITFunction.run = run
-        drivers._active = active  # noqa: SLF001
+        vars(drivers).update(before)
 
 
 def _read_nvidia(name: str, compiled: Any, target: Target) -> Build:
+    from triton import knobs
+
     capability = int(target.arch[2:])
     assembler = knobs.nvidia.ptxas if capability < 90 else knobs.nvidia.ptxas_blackwell
     suffix = "a" if capability >= 90 else ""

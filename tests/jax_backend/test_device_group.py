@@ -14,6 +14,9 @@ import pytest
 pytest.importorskip("jax", reason="JAX is not installed")
 pytest.importorskip("octavo_tpu.group", reason="octavo-tpu is not installed")
 
+from octavo.api import BackendError
+from octavo_tpu.processes import join_processes
+
 FLAGS = "--xla_backend_optimization_level=0"  # compiles in half the time
 TOLERANCE = 1e-5
 
@@ -81,3 +84,9 @@ def test_two_processes_with_two_devices_each(engines):
     tokens, _ = first["4"]
     assert tokens == engines["1"][0]
     assert second == {}
+
+
+def test_a_process_whose_first_one_never_comes(monkeypatch):
+    monkeypatch.setattr("octavo_tpu.processes._START_S", 0)
+    with pytest.raises(BackendError, match="does not answer at localhost:"):
+        join_processes(free_address(), 2, 1)

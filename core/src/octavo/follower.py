@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from octavo.compiled_step import CompiledStep
 from octavo.errors import UsageError
 from octavo.kv_store import KVStore
-from octavo.member_faults import close_backend
+from octavo.member_faults import close_backend, naming_step_faults
 from octavo.open_device import open_device
 from octavo.relay import follower_of
 from octavo.transfers import Transfers
@@ -84,7 +84,8 @@ def follow(config: EngineConfig) -> None:
         follower = Follower(
             device.backend, loaded.ops, loaded.shard, loaded.weights, plan, max_logprobs
         )
-        for message in messages:
-            follower.obey(*message)
+        with naming_step_faults(device.resolution.spec.name):
+            for message in messages:
+                follower.obey(*message)
     finally:
         close_backend(device.backend, device.resolution.spec.name)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import socket
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +16,8 @@ from octavo.api import BackendError
 
 __all__ = ["Processes", "join_processes"]
 
+_LOG = logging.getLogger(__name__)
+_START_S = 290  # that a process waits for the first one: JAX's own limit is 300
 _PIECE_BYTES = 1 << 20  # of a message: the coordinator takes no more than 4 MiB at once
 _WAIT_MS = 60_000
 _KEPT_PIECES = 64  # that a process may be behind: each step waits for all of them anyway
@@ -26,6 +32,8 @@ def join_processes(
     """
     try:
         if not jax.distributed.is_initialized():
+            if process_id:
+                _await_first(coordinator_address or os.environ["JAX_COORDINATOR_ADDRESS"])
             jax.distributed.initialize(coordinator_address, num_processes, process_id)
     except (RuntimeError, ValueError) as error:
         raise BackendError(
@@ -34,6 +42,27 @@ def join_processes(
             "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."
         ) from error
     return Processes(jax.process_count(), jax.process_index())
+
+
+def _await_first(address: str) -> None:
+    """Until somebody answers there: where nobody does, JAX ends the process without an error."""
+    host, _, port = address.rpartition(":")
+    started_s, is_told = time.monotonic(), False
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        except OSError as error:
+            if time.monotonic() - started_s >= _START_S:
+                raise BackendError(
+                    f"The first process of the group does not answer at {address} ({error}): start "
+                    "it there, with JAX_PROCESS_ID=0, within five minutes of the others."
+                ) from error
+            if not is_told:
+                _LOG.warning("Waiting for the first process of the group, at %s.", address)
+            is_told = True
+            time.sleep(0.5)
+        else:
+            return
 
 
 @dataclass

@@ -11,6 +11,8 @@ is given a topology. What it says is "compiles for"; nothing is run.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import os
 import sys
 import time
@@ -33,16 +35,20 @@ os.environ["TPU_LIBRARY_PATH"] = libtpu.get_library_path()
 import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from octavo.api import PortableLinear, PortableOps, StepBatch, each_step_tree
 from octavo.kv import group_layers
 from octavo.models.registry import build_model
+from octavo.models.sharding import shard_model
 from octavo.step import make_forward
+from octavo_tpu.group import DeviceGroup
 from octavo_tpu.kernels.ahead import ATTENTIONS, AheadAttention, as_on, attend
+from octavo_tpu.kernels.layout import RowCache
 from octavo_tpu.kernels.paged_attention import paged_attention, vmem_bytes
 from octavo_tpu.kernels.shipped import reason_against, shipped_attention
 from octavo_tpu.kernels.write import write_tokens
+from octavo_tpu.shares import SharedLinear, SharedVector, group_ops, share_specs
 
 TOPOLOGIES = ("v5e:2x2", "v5p:2x2x1", "v6e:2x2", "tpu7x:2x2x1")
 MIB = 1 << 20
@@ -50,11 +56,15 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Program:
-    """What is compiled: ``make(sharding)`` gives a jitted function and abstract arguments."""
+    """What is compiled: ``make(sharding)`` gives a jitted function and abstract arguments.
+
+    Where ``shares_devices``, it is ``make(devices)`` of a whole topology.
+    """
 
     name: str
     vmem_bytes: int
     make: Callable[[Any], tuple[Any, tuple[Any, ...]]]
+    shares_devices: bool = False
 
 
 class StepOps(PortableOps):
@@ -112,6 +122,35 @@ class AbstractWeights:
         return PortableLinear(embedding)
 
 
+class AbstractShares(AbstractWeights):
+    """The same of several devices, each with its rows or columns; unplaced."""
+
+    def __init__(self, num_shards: int) -> None:
+        super().__init__(None)
+        self._num_shards = num_shards
+
+    def vector(self, name: str, size: int, *, split: Any = None, **options: Any) -> Any:
+        """[size], divided where there is a split."""
+        whole = super().vector(name, size, **options)
+        return whole if split is None else SharedVector(whole)
+
+    def linear(
+        self,
+        *names: str,
+        in_features: int,
+        out_features: Sequence[int],
+        split: Any = None,
+        **options: Any,
+    ) -> Any:
+        """Rows as all devices together have them: key heads several times, if there are few."""
+        if split is not None and split.axis == "out":
+            out_features = (split.shard_size(self._num_shards) * self._num_shards,)
+        whole = super().linear(
+            *names, in_features=in_features, out_features=out_features, **options
+        )
+        return whole if split is None else SharedLinear(whole, None, split.axis)
+
+
 def kernel_programs() -> Iterator[Program]:
     """Writing and attending, for each attention; and JAX's own where it serves."""
     for attention in ATTENTIONS:
@@ -155,23 +194,60 @@ QWEN3 = {
 }
 
 
+DECODE = AheadAttention("", 16, 8, 128, tokens=64)
+
+
 def step_programs() -> Iterator[Program]:
     """A whole decode step up to the logits, of octavo.models' own source."""
-    attention = AheadAttention("", 16, 8, 128, tokens=64)
-    cache, q, _, _, plan, _ = attention.arguments()
-    yield Program(
-        "Qwen3-0.6B, 4 layers, decode of 64", vmem_bytes(q, cache, plan, attention.params), _step
-    )
+    cache, q, _, _, plan, _ = DECODE.arguments()
+    used_bytes = vmem_bytes(q, cache, plan, DECODE.params)
+    yield Program("Qwen3-0.6B, 4 layers, decode of 64", used_bytes, _step)
+    yield Program("Qwen3-0.6B, 4 layers, all devices", 0, _shared_step, shares_devices=True)
 
 
 def _step(sharding: Any) -> Any:
-    attention = AheadAttention("", 16, 8, 128, tokens=64)
-    cache, _, _, _, plan, _ = attention.arguments(sharding)
+    cache, _, _, _, plan, _ = DECODE.arguments(sharding)
     model = build_model(QWEN3)
+    caches = (cache,) * QWEN3["num_hidden_layers"]
+    weights = model.load(AbstractWeights(sharding))
+    forward = make_forward(StepOps(jnp), model, _layer_groups(model))
+    return jax.jit(forward, donate_argnums=1), (weights, caches, _batch(plan), (plan,))
+
+
+def _shared_step(devices: Sequence[Any]) -> Any:
+    """Each device has its heads, their cache, and its part of the MLP."""
+    group, num_shards = DeviceGroup(tuple(devices)), len(devices)
+    everywhere, divided = (
+        NamedSharding(group.mesh, PartitionSpec(*axes)) for axes in ((), group.mesh.axis_names)
+    )
+    own = dataclasses.replace(DECODE, kv_heads=DECODE.kv_heads // num_shards)
+    cache, _, _, _, plan, _ = own.arguments(everywhere)
+    rows = (cache.rows.shape[0] * num_shards, *cache.rows.shape[1:])
+    rows = jax.ShapeDtypeStruct(rows, cache.rows.dtype, sharding=divided)
+    caches = (dataclasses.replace(cache, rows=rows),) * QWEN3["num_hidden_layers"]
+    model = build_model(QWEN3)
+    weights = model.load(AbstractShares(num_shards))
+    weights = jax.tree.map(
+        lambda leaf, spec: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=NamedSharding(group.mesh, spec)
+        ),
+        weights,
+        share_specs(weights),
+    )
+    ops = group_ops(StepOps)(jnp)
+    forward = make_forward(ops, shard_model(model, num_shards), _layer_groups(model))
+    step = group.spread(forward, lambda tree: isinstance(tree, RowCache))
+    return jax.jit(step, donate_argnums=1), (weights, caches, _batch(plan), (plan,))
+
+
+def _layer_groups(model: Any) -> tuple[int, ...]:
     groups = group_layers(model.kv_specs("bfloat16"))
-    layer_groups = [0] * sum(len(group.layers) for group in groups)
+    return (0,) * sum(len(group.layers) for group in groups)
+
+
+def _batch(plan: Any) -> StepBatch:
     tokens = plan.positions
-    batch = StepBatch(
+    return StepBatch(
         token_ids=tokens,
         positions=tokens,
         token_seqs=tokens,
@@ -181,17 +257,15 @@ def _step(sharding: Any) -> Any:
         logits_rows=tokens,
         groups=(),
     )
-    weights = model.load(AbstractWeights(sharding))
-    forward = make_forward(StepOps(jnp), model, tuple(layer_groups))
-    caches = (cache,) * len(layer_groups)
-    return jax.jit(forward, donate_argnums=1), (weights, caches, batch, (plan,))
 
 
-def compile_program(program: Program, device: Any) -> list[str]:
-    """Its line of the table; raises what the compiler does."""
+def compile_program(program: Program, devices: Sequence[Any]) -> list[str]:
+    """Its line of the table, what one device has; raises what the compiler does."""
     started = time.perf_counter()
-    function, arguments = program.make(SingleDeviceSharding(device))
-    with as_on(device.device_kind):
+    device = devices[0]
+    is_shared = program.shares_devices
+    function, arguments = program.make(devices if is_shared else SingleDeviceSharding(device))
+    with contextlib.nullcontext() if is_shared else as_on(device.device_kind):
         compiled = function.lower(*arguments).compile()
     seconds = time.perf_counter() - started
     memory, costs = compiled.memory_analysis(), compiled.cost_analysis() or {}
@@ -231,16 +305,16 @@ def main() -> int:
         print(line.format(*["---"] * len(HEADINGS)))
     failures = 0
     for topology in options.topologies:
-        device = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[0]
+        devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
         for program in (*kernel_programs(), *step_programs()):
             if options.only not in program.name:
                 continue
             try:
-                print(line.format(*compile_program(program, device)), flush=True)
+                print(line.format(*compile_program(program, devices)), flush=True)
             except Exception as error:  # noqa: BLE001 - whatever the compiler says is its answer
                 failures += 1
                 reason = str(error).strip()[:600]
-                print(f"{device.device_kind}: {program.name} is rejected: {reason}", flush=True)
+                print(f"{topology}: {program.name} is rejected: {reason}", flush=True)
     return min(failures, 1)
 
 

@@ -43,10 +43,10 @@ explains the suite and the kinds of gaps.
 
 ## What runs where
 
-**runs here in CI**: on such a device, with every change. **compiles for**: the device's own
-compiler takes it without a device; nothing has been run on one. **not yet**: neither. **none**:
-there is nothing of the kind, and torch or XLA serves. The pages say what each mark rests on. (On
-CPUs `jax` runs the whole suite in `make test-all`, and parts of it in CI.)
+**runs here in CI**: on such a device, with every change. **compiles for**: a compiler for the
+device takes it without one; nothing has been run there. **not yet**: neither. **none**: there is
+nothing of the kind, and torch or XLA serves. The pages say what each mark rests on. (On CPUs `jax`
+runs the whole suite in `make test-all`, and parts of it in CI.)
 """
 
 BACKENDS = """\

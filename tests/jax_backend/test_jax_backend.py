@@ -162,6 +162,8 @@ def test_bad_options_are_refused(options, message):
 def test_a_device_that_is_not_there():
     with pytest.raises(DeviceError, match=r"There is no device cpu:99; JAX has cpu:0"):
         load(99, {"device_kind": "cpu"})
+    with pytest.raises(UsageError, match=r"needs cpu:0 to cpu:98; the last .* XLA_FLAGS=.*=99"):
+        load(0, {"device_kind": "cpu", "tensor_parallel_size": 99})
     with pytest.raises(DeviceError, match="JAX cannot use tpu"):
         load(0, {"device_kind": "tpu"})
 

@@ -44,9 +44,10 @@ def load(index: int, options: Mapping[str, Any]) -> Backend:
     shared = devices[index : index + size]
     if len(shared) < size:
         raise UsageError(
-            f"tensor_parallel_size={size}: JAX has {len(devices)} devices of kind "
-            f"{parsed.device_kind}, and {len(shared)} from index {index} on."
-            f"{_TRIAL.format(size) if parsed.device_kind == 'cpu' else ''}"
+            f"tensor_parallel_size={size} needs {parsed.device_kind}:{index} to "
+            f"{parsed.device_kind}:{index + size - 1}; the last that JAX has is "
+            f"{parsed.device_kind}:{len(devices) - 1}."
+            f"{_TRIAL.format(index + size) if parsed.device_kind == 'cpu' else ''}"
         )
     if processes is not None and size < len(devices):
         raise UsageError(

@@ -1,4 +1,4 @@
-"""The backend jax on the CPU beside NumPy: decode, the host's share of a step, starts, compilations.
+"""The backend jax on the CPU beside NumPy: decode, the host's share, starts, shapes.
 
     python benchmarks/jax_cpu.py [--rounds 5] [--requests 1000] [--part decode ...]
 
@@ -24,7 +24,6 @@ from make_hf_model import make_hf_folder
 from octavo import LLM, SamplingParams
 from octavo_tpu.programs import Program, compilation_is_an_error
 
-PARTS = ("tokens", "decode", "host", "start", "mixed")
 WAYS = (("numpy", "float32"), ("jax", "float32"), ("jax", "bfloat16"))
 TEXTS = (
     "The capital of France is",
@@ -88,7 +87,7 @@ def seconds_per_step(llm: LLM, num_seqs: int, name: str) -> float:
 def decode(rounds: int) -> Iterator[str]:
     llms = {way: open_llm(*way) for way in WAYS}
     yield from tokens(llms)
-    yield "| batch | numpy float32 | jax float32 | jax bfloat16 | float32: jax / numpy | jax: bfloat16 / float32 |"
+    yield "| batch | numpy float32 | jax float32 | jax bfloat16 | jax / numpy | bfloat16 / float32 |"
     yield "|---|---|---|---|---|---|"
     for num_seqs in (1, 8):
         for llm in llms.values():
@@ -148,7 +147,7 @@ def start(rounds: int) -> Iterator[str]:
 def mixed(num_requests: int) -> Iterator[str]:
     """Requests of all kinds, at random; a program that is compiled meanwhile is an error."""
     llm = open_llm("jax", "float32", load_format="dummy", hf_overrides={"num_hidden_layers": 2})
-    rng = random.Random(0)  # noqa: S311 - not a secret
+    rng = random.Random(0)
     kinds: list[Callable[[], dict[str, object]]] = [
         lambda: {"temperature": 0},
         lambda: {"temperature": rng.uniform(0.3, 1.5)},

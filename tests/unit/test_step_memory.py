@@ -151,3 +151,19 @@ def test_rehearsals_come_before_the_first_request_and_change_no_answer(load, mon
     ]
     answers = llm.generate(PROMPTS, GREEDY)
     assert [answer.outputs[0].token_ids for answer in answers] == expected
+
+
+def test_where_shapes_are_programs_a_little_more_memory_makes_no_other_cache(load, monkeypatch):
+    made = ComputingBackend.__init__
+
+    def make(self, *arguments):
+        made(self, *arguments)
+        self.caps = replace(self.caps, token_buckets=(64,), seq_buckets=(8,))
+
+    sizes = [64 * MIB, 64 * MIB + 200_000]
+    exact = [load({"memory_bytes": size}, max_model_len=1 << 15).loaded.plan for size in sizes]
+    assert exact[0].num_blocks < exact[1].num_blocks
+    monkeypatch.setattr(ComputingBackend, "__init__", make)
+    plans = [load({"memory_bytes": size}, max_model_len=1 << 15).loaded.plan for size in sizes]
+    assert plans[0] == plans[1]
+    assert 0.96 * exact[0].device_bytes < plans[0].device_bytes <= exact[0].device_bytes

@@ -68,6 +68,8 @@ def plan_for(
         return _with_fitting_context(config, plan, swap_bytes)
     memory = backend.memory()
     budget_bytes = _budget_bytes(config, memory, reserved_bytes, opened or memory)
+    if backend.caps.token_buckets:
+        budget_bytes = _of_few_sizes(budget_bytes, memory)
     try:
         plan = plan_cache(groups, limits, budget_bytes, swap_bytes)
     except CapacityError as error:
@@ -132,6 +134,16 @@ def _budget_bytes(
             f"{_gib(max(0, usable_bytes))}.",
         )
     return max(0, min(wanted_bytes, usable_bytes) - taken_bytes)
+
+
+def _of_few_sizes(budget_bytes: int, memory: MemoryInfo) -> int:
+    """Rounded down, where each size is a program that may have been compiled at an earlier start.
+
+    What is free of the host's memory is never the same twice; of a device's own it nearly is.
+    """
+    num_digits = 3 if memory.shared_with_host else 6
+    shift = max(0, budget_bytes.bit_length() - num_digits)
+    return budget_bytes >> shift << shift
 
 
 def _mib(num_bytes: int) -> str:

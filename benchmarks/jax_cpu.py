@@ -87,7 +87,7 @@ def seconds_per_step(llm: LLM, num_seqs: int, name: str) -> float:
 def decode(rounds: int) -> Iterator[str]:
     llms = {way: open_llm(*way) for way in WAYS}
     yield from tokens(llms)
-    yield "| batch | numpy float32 | jax float32 | jax bfloat16 | jax / numpy | bfloat16 / float32 |"
+    yield "| batch | numpy float32 | jax float32 | jax bfloat16 | jax / numpy | bf16 / f32 |"
     yield "|---|---|---|---|---|---|"
     for num_seqs in (1, 8):
         for llm in llms.values():

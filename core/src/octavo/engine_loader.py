@@ -161,8 +161,7 @@ def _rehearse(config: EngineConfig, engine: Engine, backend_name: str) -> None:
         naming_step_faults(backend_name),
         counted_progress(len(shapes), "steps prepared", quiet=config.quiet) as advance,
     ):
-        for shape in shapes:
-            engine.runner.prepare(shape)
+        for _ in engine.runner.prepare_all(shapes):
             advance()
 
 

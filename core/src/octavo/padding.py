@@ -47,19 +47,18 @@ class Buckets:
         self, num_tokens: int, num_seqs: int, sampling: SamplingBatch | LateSampling
     ) -> Buckets:
         """Those of one step: where all its sequences have one token, one size for everything."""
-        if num_tokens != num_seqs or not self.decodes:
-            # As many rows as sequences, so that one shape has one program.
-            needed = max(num_seqs, _count_rows(sampling, may_adjust=False))
-            fitting = tuple(size for size in self.seqs if size >= needed)
-            if self.seqs and not fitting:
-                fitting = (_bucket(needed, self.seqs),)
-            return Buckets(self.tokens, fitting, self.decodes, has_spare_row=bool(self.tokens))
-        needed = max(num_seqs, _count_rows(sampling, may_adjust=True))
-        index = bisect_left(self.decodes, needed)
-        if index == len(self.decodes):
-            return self
-        size = (self.decodes[index],)
-        return Buckets(size, size)
+        if num_tokens == num_seqs and self.decodes:
+            needed = max(num_seqs, _count_rows(sampling, may_adjust=True))
+            index = bisect_left(self.decodes, needed)
+            if index < len(self.decodes):
+                size = (self.decodes[index],)
+                return Buckets(size, size)
+        # As many rows as sequences, so that one shape has one program.
+        needed = max(num_seqs, _count_rows(sampling, may_adjust=False))
+        fitting = tuple(size for size in self.seqs if size >= needed)
+        if self.seqs and not fitting:
+            fitting = (_bucket(needed, self.seqs),)
+        return Buckets(self.tokens, fitting, self.decodes, has_spare_row=bool(self.tokens))
 
     @property
     def exact(self) -> bool:

@@ -5,6 +5,7 @@ Their sequences read and write block 0 alone, which is padding's.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -62,18 +63,24 @@ class Fills:
         self._transfers = transfers
         self._token_ids: dict[int, NDArray[np.int32]] = {}
         self._sampled: dict[int, Array] = {}
+        self._lock = threading.Lock()
 
     def rehearse(
         self, fill: Callable[..., Any], token_ids: NDArray[np.int32], num_rows: int, sampled: Array
     ) -> None:
         """Behind a step with these tokens and ``sampled`` rows all that came, and it behind all."""
-        self._token_ids[len(token_ids)] = token_ids
-        self._sampled[num_rows] = sampled
-        for size, tokens in self._token_ids.items():
-            for rows, known in self._sampled.items():
-                if size == len(token_ids) or rows == num_rows:
-                    placed, sources = self._transfers.put(tokens, np.zeros(size, np.int32))
-                    fill((), (), placed, known, sources)
+        with self._lock:
+            self._token_ids[len(token_ids)] = token_ids
+            self._sampled[num_rows] = sampled
+            pairs = [
+                (tokens, known)
+                for size, tokens in self._token_ids.items()
+                for rows, known in self._sampled.items()
+                if size == len(token_ids) or rows == num_rows
+            ]
+        for tokens, known in pairs:
+            placed, sources = self._transfers.put(tokens, np.zeros(len(tokens), np.int32))
+            fill((), (), placed, known, sources)
 
 
 def largest_step(limits: CacheLimits) -> StepShape:
@@ -101,14 +108,12 @@ def programs_of(buckets: Buckets, limits: CacheLimits) -> Iterator[StepShape]:
 
     A step that a row needs an adjustment in has no shape of its own but for what is sampled.
     """
-    seen = set()
-    for shape in shapes_of(buckets, limits):
-        yield shape
-        num_seqs = len(shape.query_lens)
-        if num_seqs not in seen:
-            seen.add(num_seqs)
-            for is_drawn, wanted in product((False, True), _WANTED):
-                yield StepShape(shape.query_lens, shape.table_len, is_drawn, *wanted)
+    shapes = list(shapes_of(buckets, limits))
+    yield from (shape for shape in shapes if not shape.is_drawn)
+    yield from (shape for shape in shapes if shape.is_drawn)
+    for shape in {len(shape.query_lens): shape for shape in shapes}.values():
+        for is_drawn, wanted in product((False, True), _WANTED):
+            yield StepShape(shape.query_lens, shape.table_len, is_drawn, *wanted)
 
 
 def _sizes(buckets: Sequence[int], largest: int) -> Iterator[int]:

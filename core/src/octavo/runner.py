@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -157,6 +158,20 @@ class Runner:
         logits_rows = np.asarray(batch.logits_rows)
         logits_rows = buckets.pad_rows(logits_rows, buckets.num_rows(sampling))
         return dataclasses.replace(batch, logits_rows=logits_rows), buckets, sampling
+
+    def prepare_all(self, shapes: Sequence[StepShape]) -> Iterator[None]:
+        """``prepare`` each, two at a time where no step is run.
+
+        Raises what the first that fails has raised.
+        """
+        if not self._prepares:
+            yield from map(self.prepare, shapes)
+            return
+        pool = ThreadPoolExecutor(2, "octavo-prepare")
+        try:
+            yield from pool.map(self.prepare, shapes)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def prepare(self, shape: StepShape) -> None:
         """Have everything compiled or recorded that a step of this shape needs."""

@@ -21,13 +21,14 @@ from octavo.api import (
 from octavo_tpu.caches import XlaCache, cache_shape, storage_dtype
 from octavo_tpu.capabilities import capabilities
 from octavo_tpu.compilation_cache import keep_programs
+from octavo_tpu.cpu_products import TurnedLinear
 from octavo_tpu.ops import JaxOps
 from octavo_tpu.options import JaxOptions
 from octavo_tpu.plan import XlaPlan, make_plan
 from octavo_tpu.programs import Program
 
 if TYPE_CHECKING:
-    from octavo.api import KVSpec, StepBatch
+    from octavo.api import KVSpec, LinearWeight, StepBatch
 
 __all__ = ["JaxBackend", "memory_of"]
 
@@ -80,14 +81,18 @@ class JaxBackend:
         weight: NDArray[Any] | QuantizedTensor | Array,
         bias: NDArray[Any] | None,
         dtype: str,
-    ) -> PortableLinear:
-        """The weight as checkpoints store it; one that ``put`` made is shared."""
+    ) -> LinearWeight:
+        """The weight in the form that is read fastest; one that ``put`` made is shared."""
         if isinstance(weight, QuantizedTensor):
             raise BackendError(
                 f"Backend 'jax' takes no packed weights, and was given one in {weight.scheme!r}."
             )
-        placed = self.put(weight, dtype) if isinstance(weight, np.ndarray) else weight
-        return PortableLinear(placed, None if bias is None else self.put(bias, dtype))
+        placed_bias = None if bias is None else self.put(bias, dtype)
+        if not isinstance(weight, np.ndarray):
+            return PortableLinear(weight, placed_bias)
+        if dtype == "float32" and self.device.platform == "cpu":
+            return TurnedLinear(self.put(np.ascontiguousarray(weight.T), dtype), placed_bias)
+        return PortableLinear(self.put(weight, dtype), placed_bias)
 
     def make_kv(
         self, spec: KVSpec, num_blocks: int, block_size: int, *, on_host: bool = False

@@ -11,6 +11,7 @@ _DTYPES = ("bfloat16", "float32", "float16")
 _BLOCK_SIZES = (16, 32, 64, 128)
 _TPU_BLOCK_SIZES = (128, 64, 32, 16)  # large copies, and a short block table in scalar memory
 _CPU_DTYPES = ("float32", "bfloat16", "float16")
+_CPU_DECODES = (1,)  # elsewhere more rows cost no more
 _TPU_DTYPES = ("bfloat16", "float32")  # of what the kernels there keep in caches
 
 
@@ -28,6 +29,7 @@ def capabilities(options: JaxOptions) -> Capabilities:
         asynchronous=True,
         token_buckets=options.token_buckets,
         seq_buckets=options.seq_buckets,
+        decode_buckets=_CPU_DECODES if options.device_kind == "cpu" else (),
         host_swap=True,
         separate_sampling=True,
         rehearsed=options.compile_at_start,

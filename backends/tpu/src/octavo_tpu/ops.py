@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-import jax
 import jax.numpy as jnp
 
 from octavo.api import AttentionParams, LinearWeight, PortableOps, SampleResult, SamplingBatch
 from octavo_tpu import xla_attention
 from octavo_tpu.caches import XlaCache
+from octavo_tpu.cpu_products import TurnedLinear, dot, product_of
 from octavo_tpu.sampling import sample, with_logprobs
 from octavo_tpu.traced_once import traced_once
 
@@ -30,6 +30,7 @@ class JaxOps(PortableOps):
         """``platform`` is JAX's name for what computes."""
         super().__init__(jnp)
         self._ends_early = platform not in _WITHOUT_DYNAMIC_LOOPS
+        self._is_cpu = platform == "cpu"
         self.traces: dict[Any, Any] = {}
 
     rms_norm = traced_once(PortableOps.rms_norm)
@@ -42,9 +43,10 @@ class JaxOps(PortableOps):
     @traced_once
     def linear(self, x: Array, weight: LinearWeight) -> Array:
         """``x @ weight.T + bias``, summed in float32 without a float32 copy of the weight."""
-        product = jax.lax.dot_general(
-            x, weight.weight, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
-        )
+        if isinstance(weight, TurnedLinear):
+            product = jnp.matmul(x, weight.weight, preferred_element_type=jnp.float32)
+        else:
+            product = (product_of if self._is_cpu else dot)(x, weight.weight)
         if weight.bias is not None:
             product = product + weight.bias.astype(jnp.float32)
         return product.astype(x.dtype)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import threading
 from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import jax
@@ -41,7 +43,8 @@ class Program:
         self._name = getattr(function, "__name__", "a step")
         self._jitted: Any = jax.jit(function, donate_argnums=1)
         self._is_serving = is_serving
-        self._compiled: dict[Hashable, Any] = {}
+        self._lock = threading.Lock()
+        self._compiled: dict[Hashable, Future[Any]] = {}
 
     @property
     def num_compiled(self) -> int:
@@ -66,11 +69,22 @@ class Program:
         leaves, structure = jax.tree.flatten(arguments[2:])
         key = (structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
         compiled = self._compiled.get(key)
-        if compiled is None:
-            if self._is_serving():
-                self._tell(leaves)
-            compiled = self._compiled[key] = self._jitted.lower(*arguments).compile()
-        return compiled
+        return self._compile(key, leaves, arguments) if compiled is None else compiled.result()
+
+    def _compile(self, key: Hashable, leaves: list[Any], arguments: tuple[Any, ...]) -> Any:
+        """Once, whichever thread comes first; others wait for it."""
+        if self._is_serving():
+            self._tell(leaves)
+        with self._lock:
+            is_first = key not in self._compiled
+            compiled = self._compiled.setdefault(key, Future())
+        if is_first:
+            try:
+                compiled.set_result(self._jitted.lower(*arguments).compile())
+            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+                del self._compiled[key]
+                compiled.set_exception(error)
+        return compiled.result()
 
     def _tell(self, leaves: list[Any]) -> None:
         shapes = ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in leaves[:_SHOWN_SHAPES])

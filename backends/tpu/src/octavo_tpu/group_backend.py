@@ -44,6 +44,7 @@ class GroupBackend(JaxBackend):
         """``processes`` are those that have the devices, where it is not this one alone."""
         super().__init__(devices[0], options)
         self.ops = group_ops(JaxOps)(devices[0].platform)
+        self.caps = dataclasses.replace(self.caps, decode_buckets=())
         self.group = DeviceGroup(tuple(devices))
         if processes is not None:
             self.num_processes = processes.num_processes

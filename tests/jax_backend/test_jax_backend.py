@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,6 +145,22 @@ def test_a_cache_of_sixteen_bits_is_of_whole_numbers_and_moves_to_the_host_and_b
         assert np.array_equal(stored[1, 0].view(ml_dtypes.bfloat16), wanted[0])
         assert not stored[[0, 2]].any()
     assert np.array_equal(host.v[0, 15].view(ml_dtypes.bfloat16), values[1, 1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what memory is in use")
+def test_a_cache_takes_memory_as_it_is_written():
+    backend, spec = load(0, {"device_kind": "cpu"}), KVSpec("full", 4, 64, "float32")
+    before = resident_bytes()
+    cache = backend.make_kv(spec, 1 << 13, 16)  # 128 MiB each of keys and of values
+    assert resident_bytes() - before < 1 << 26
+    written = backend.copy_blocks(cache, backend.make_kv(spec, 1 << 13, 16), np.array([[7, 5]]))
+    assert not np.asarray(written.k[5]).any()
+    assert not np.asarray(written.v[-1]).any()
+    assert resident_bytes() - before < 1 << 26
+
+
+def resident_bytes():
+    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.parametrize(

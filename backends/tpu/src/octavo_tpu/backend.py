@@ -26,6 +26,7 @@ from octavo_tpu.ops import JaxOps
 from octavo_tpu.options import JaxOptions
 from octavo_tpu.plan import XlaPlan, make_plan
 from octavo_tpu.programs import Program
+from octavo_tpu.untouched_memory import untouched_zeros
 
 if TYPE_CHECKING:
     from octavo.api import KVSpec, LinearWeight, StepBatch
@@ -105,8 +106,9 @@ class JaxBackend:
         shape, dtype = cache_shape(spec, num_blocks, block_size), storage_dtype(spec.dtype)
         if on_host:
             return XlaCache(np.zeros(shape, dtype), np.zeros(shape, dtype), spec.dtype)
+        zeros = untouched_zeros if self.device.platform == "cpu" else jnp.zeros
         with jax.default_device(self.device):
-            return XlaCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), spec.dtype)
+            return XlaCache(zeros(shape, dtype), zeros(shape, dtype), spec.dtype)
 
     def copy_blocks(self, src: Any, dst: Any, pairs: NDArray[np.int32]) -> Any:
         """Gather, move between host and device where they differ, scatter."""

@@ -25,7 +25,8 @@ def untouched_zeros(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> jax.
     """On the default device, which is a CPU."""
     if math.prod(shape) * dtype.itemsize < _SYSTEM_BYTES:
         return jnp.zeros(shape, dtype)
-    return _allocate(shape, dtype)().block_until_ready()
+    allocated: jax.Array = _allocate(shape, dtype)()
+    return allocated.block_until_ready()
 
 
 @functools.cache

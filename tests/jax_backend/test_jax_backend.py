@@ -98,15 +98,15 @@ def test_what_was_rehearsed_is_all_that_is_compiled(engine, caplog):
 def test_what_is_compiled_while_requests_wait_is_told(caplog):
     program = Program(lambda _weights, cache, x: (cache, x + 1), lambda: is_serving)
     is_serving = False
-    program(1, jnp.zeros(2), np.zeros(3, np.int32))
+    program((), jnp.zeros(2), np.zeros(3, np.int32))
     is_serving = True
     with caplog.at_level(logging.WARNING, "octavo_tpu.programs"):
-        program(1, jnp.zeros(2), np.ones(3, np.int32))
+        program((), jnp.zeros(2), np.ones(3, np.int32))
         assert caplog.records == []
-        program(1, jnp.zeros(2), np.ones(4, np.int32))
+        program((), jnp.zeros(2), np.ones(4, np.int32))
     assert "is compiled while requests wait, for int32[4]" in caplog.text
     with compilation_is_an_error(), pytest.raises(BackendError, match=r"for int32\[5\]"):
-        program(1, jnp.zeros(2), np.ones(5, np.int32))
+        program((), jnp.zeros(2), np.ones(5, np.int32))
     assert program.num_compiled == 2
 
 

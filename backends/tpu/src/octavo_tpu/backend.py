@@ -63,9 +63,8 @@ class JaxBackend:
         return jax.device_put(converted, self.device)
 
     def put_all(self, arrays: Sequence[NDArray[Any]]) -> list[Array]:
-        """All of a step's inputs in one call."""
-        placed: list[Array] = jax.device_put(list(arrays), self.device)
-        return placed
+        """As they are: a program takes them along in one piece."""
+        return list(arrays)
 
     def get(self, array: Array) -> NDArray[Any]:
         """The array in host memory."""
@@ -141,7 +140,7 @@ class JaxBackend:
 
     def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """A program for each shape."""
-        return Program(step, lambda: self._is_serving)
+        return Program(step, lambda: self._is_serving, self.device)
 
     def ready(self) -> None:
         """From now on requests wait for whatever is compiled."""

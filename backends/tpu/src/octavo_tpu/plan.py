@@ -41,8 +41,9 @@ def make_plan(
     batch: StepBatch, group: GroupBatch, num_columns: int, put: Callable[[Any], Any]
 ) -> XlaPlan:
     """For a host batch; its block table gets ``num_columns``, and ``put`` moves each array."""
-    table = np.asarray(group.block_table)
-    table = np.pad(table, ((0, 0), (0, num_columns - table.shape[1])))
+    given = np.asarray(group.block_table)
+    table = np.zeros((len(given), num_columns), np.int32)
+    table[:, : given.shape[1]] = given
     seqs, tokens, positions, rows = _tiles(batch)
     return XlaPlan(
         block_table=put(table),

@@ -6,13 +6,15 @@ import contextlib
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from octavo.api import BackendError, SamplingBatch, StepBatch
+from octavo_tpu.packing import Packed, Packing, pack_inputs, pack_weights
 
 __all__ = ["Program", "compilation_is_an_error"]
 
@@ -32,19 +34,36 @@ def compilation_is_an_error() -> Iterator[None]:
         _refusing.pop()
 
 
+class _Inputs(NamedTuple):
+    """The packings that a shape consists of."""
+
+    arguments: Packing  # all but what is kept apart here
+    sampling: Packing
+    place: int | None  # of sampling's settings among the arguments, if they are there
+
+
 class Program:
     """A step or a part of one, compiled for each shape; its second argument is given away.
 
     While ``is_serving()``, a shape that has to be compiled is told with a warning: requests wait
-    for it. Weights and caches do not change their shapes; what else is given decides.
+    for it. Weights and caches do not change their shapes; what else is given decides. With a
+    ``device``, small arrays are packed for it: see ``octavo_tpu.packing``.
     """
 
-    def __init__(self, function: Callable[..., Any], is_serving: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        is_serving: Callable[[], bool],
+        device: jax.Device | None = None,
+    ) -> None:
+        self._function = function
         self._name = getattr(function, "__name__", "a step")
-        self._jitted: Any = jax.jit(function, donate_argnums=1)
         self._is_serving = is_serving
+        self._device = device
+        self._weights: tuple[Any, Packing, Packed] | None = None
+        self._sampling: tuple[SamplingBatch | None, Packing, Packed] | None = None
         self._lock = threading.Lock()
-        self._compiled: dict[Hashable, Future[Any]] = {}
+        self._compiled: dict[_Inputs, Future[Any]] = {}
 
     @property
     def num_compiled(self) -> int:
@@ -53,64 +72,110 @@ class Program:
 
     def __call__(self, *arguments: Any) -> Any:
         """Run; compile first where the shapes are new."""
-        arguments = tuple(map(_of_few_kinds, arguments))
-        return self._of(arguments)(*arguments)
+        inputs, packed = self._inputs(arguments[2:])
+        weights, caches = self._packed_weights(arguments[0])[1], arguments[1]
+        compiled = self._compiled.get(inputs)
+        if compiled is None:
+            compiled = self._compile(inputs, arguments[0], caches, packed)
+        return compiled.result()(weights, caches, packed)
 
     def prepare(self, *arguments: Any) -> Any:
         """See ``octavo.api.Preparable``."""
-        compiled = self._of(tuple(map(_of_few_kinds, arguments)))
+        inputs, packed = self._inputs(arguments[2:])
+        compiled = self._compile(inputs, arguments[0], arguments[1], packed).result()
         return jax.tree.map(
             lambda out, sharding: jax.ShapeDtypeStruct(out.shape, out.dtype, sharding=sharding),
             compiled.out_info,
             compiled.output_shardings,
         )
 
-    def _of(self, arguments: tuple[Any, ...]) -> Any:
-        leaves, structure = jax.tree.flatten(arguments[2:])
-        key = (structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
-        compiled = self._compiled.get(key)
-        return self._compile(key, leaves, arguments) if compiled is None else compiled.result()
+    def _inputs(self, arguments: Sequence[Any]) -> tuple[_Inputs, tuple[Packed, Packed]]:
+        """What is neither weights nor caches; the settings of sampling often come again."""
+        kept: list[Any] = []
+        sampling, place = None, None
+        for index, argument in enumerate(arguments):
+            if isinstance(argument, SamplingBatch):
+                sampling, place = argument, index
+            elif isinstance(argument, StepBatch):
+                kept.append(_without_tables(argument, self._device))
+            else:
+                kept.append(argument)
+        packing, packed = pack_inputs(kept)
+        known = self._sampling
+        if known is None or known[0] is not sampling:
+            known = (sampling, *pack_inputs(None if sampling is None else _with_more(sampling)))
+            self._sampling = known
+        return _Inputs(packing, known[1], place), (packed, known[2])
 
-    def _compile(self, key: Hashable, leaves: list[Any], arguments: tuple[Any, ...]) -> Any:
+    def _packed_weights(self, weights: Any) -> tuple[Packing, Packed]:
+        """Packed once: they are the same for every step."""
+        known = self._weights
+        if known is None or known[0] is not weights:
+            with self._lock:
+                packing = pack_weights(weights, self._device)
+                known = self._weights = (weights, *packing)
+        return known[1:]
+
+    def _compile(
+        self, inputs: _Inputs, weights: Any, caches: Any, packed: tuple[Packed, Packed]
+    ) -> Future[Any]:
         """Once, whichever thread comes first; others wait for it."""
-        if self._is_serving():
-            self._tell(leaves)
         with self._lock:
-            is_first = key not in self._compiled
-            compiled = self._compiled.setdefault(key, Future())
+            is_first = inputs not in self._compiled
+            compiled = self._compiled.setdefault(inputs, Future())
         if is_first:
             try:
-                compiled.set_result(self._jitted.lower(*arguments).compile())
+                if self._is_serving():
+                    self._tell(inputs)
+                kept, packed_weights = self._packed_weights(weights)
+                jitted = self._jitted(kept, inputs)
+                compiled.set_result(jitted.lower(packed_weights, caches, packed).compile())
             except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-                del self._compiled[key]
+                del self._compiled[inputs]
                 compiled.set_exception(error)
-        return compiled.result()
+        return compiled
 
-    def _tell(self, leaves: list[Any]) -> None:
-        shapes = ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in leaves[:_SHOWN_SHAPES])
-        more = ", …" if len(leaves) > _SHOWN_SHAPES else ""
-        said = f"{self._name} is compiled while requests wait, for {shapes}{more}."
+    def _jitted(self, weights: Packing, inputs: _Inputs) -> Any:
+        def run(packed_weights: Packed, caches: Any, packed: tuple[Packed, Packed]) -> Any:
+            arguments = inputs.arguments.unpack(packed[0])
+            if inputs.place is not None:
+                arguments.insert(inputs.place, inputs.sampling.unpack(packed[1]))
+            return self._function(weights.unpack(packed_weights), caches, *arguments)
+
+        run.__name__ = run.__qualname__ = self._name
+        return jax.jit(run, donate_argnums=1)
+
+    def _tell(self, inputs: _Inputs) -> None:
+        shapes = inputs.arguments.shapes() + inputs.sampling.shapes()
+        shown = ", ".join(shapes[:_SHOWN_SHAPES]) + (", …" if len(shapes) > _SHOWN_SHAPES else "")
+        said = f"{self._name} is compiled while requests wait, for {shown}."
         if _refusing:
             raise BackendError(said)
         _LOG.warning("%s See token_buckets, seq_buckets and compile_at_start.", said)
 
 
-def _of_few_kinds(argument: Any) -> Any:
-    """Without what would make another program of it and is not needed, or is found out as it runs.
+def _without_tables(batch: StepBatch, device: jax.Device | None) -> StepBatch:
+    """Plans have the block tables, in a width that does not change.
 
-    Plans have the block tables, in a width that does not change. ``octavo_tpu.sampling`` looks at
-    the rows themselves. Of log-probabilities there may be more than were asked for, and where
-    logits are adjusted there always are some: they cost less than another program.
+    Tokens come from the device always, as they do behind another step: else there were two
+    programs.
     """
-    if isinstance(argument, StepBatch):
-        return dataclasses.replace(argument, groups=())
-    if isinstance(argument, SamplingBatch):
-        least = -1 if argument.plain else 0
-        num_logprobs = _rounded(max(argument.num_logprobs, least))
-        return dataclasses.replace(
-            argument, all_greedy=False, truncated=True, num_logprobs=num_logprobs
-        )
-    return argument
+    token_ids = batch.token_ids
+    if isinstance(token_ids, np.ndarray):
+        token_ids = jax.device_put(token_ids, device)
+    return dataclasses.replace(batch, token_ids=token_ids, groups=())
+
+
+def _with_more(sampling: SamplingBatch) -> SamplingBatch:
+    """For few programs: ``octavo_tpu.sampling`` looks at the rows themselves.
+
+    Of log-probabilities there may be more than were asked for, and where logits are adjusted there
+    always are some: they cost less than another program.
+    """
+    num_logprobs = _rounded(max(sampling.num_logprobs, -1 if sampling.plain else 0))
+    return dataclasses.replace(
+        sampling, all_greedy=False, truncated=True, num_logprobs=num_logprobs
+    )
 
 
 def _rounded(num_logprobs: int) -> int:

@@ -154,6 +154,8 @@ def mixed(num_requests: int) -> Iterator[str]:
         lambda: {"top_p": rng.uniform(0.2, 1), "top_k": rng.choice([0, 5, 60])},
         lambda: {"min_p": rng.uniform(0, 0.3), "seed": rng.randrange(99)},
         lambda: {"logprobs": rng.choice([0, 1, 5, 20])},
+        lambda: {"prompt_logprobs": rng.choice([0, 3])},
+        lambda: {"n": rng.choice([2, 5]), "seed": rng.randrange(99)},
         lambda: {"repetition_penalty": 1.2, "presence_penalty": 0.3},
         lambda: {"frequency_penalty": 0.5, "logprobs": 2},
         lambda: {"logit_bias": {rng.randrange(9000): 5.0}},
@@ -168,8 +170,9 @@ def mixed(num_requests: int) -> Iterator[str]:
     compiled = count_programs()
     with compilation_is_an_error():
         outputs = llm.generate(prompts, params, use_tqdm=False)
-    num_tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
-    failed = sum(output.outputs[0].finish_reason == "error" for output in outputs)
+    answers = [answer for output in outputs for answer in output.outputs]
+    num_tokens = sum(len(answer.token_ids) for answer in answers)
+    failed = sum(answer.finish_reason == "error" for answer in answers)
     yield (
         f"{num_requests} requests of all kinds, {num_tokens} tokens: {failed} failed, "
         f"{count_programs() - compiled} programs were compiled after the {compiled} before."

@@ -95,6 +95,39 @@ def test_what_was_rehearsed_is_all_that_is_compiled(engine, caplog):
     assert caplog.text == ""  # a step that fails would be computed again, with a warning
 
 
+def test_prompts_are_scored_and_many_answers_drawn_with_nothing_compiled(engine, caplog):
+    """40 tokens of the prompts have log-probabilities, and one step samples 12 rows: for 4."""
+    ours, reference = engine("llama", "jax", **SMALL), engine("llama", "numpy")
+    scored = SamplingParams(max_tokens=3, prompt_logprobs=2, temperature=0, ignore_eos=True)
+    several = SamplingParams(
+        max_tokens=3, n=3, seed=5, ignore_eos=True, repetition_penalty=1.3, logit_bias={3: 1.0}
+    )
+    short = [[5], [6, 7], [8], [9, 10]]
+    found = []
+    for llm in (ours, reference):
+        with compilation_is_an_error():
+            found.append([ask(llm, PROMPTS, scored), ask(llm, short, several)])
+    assert caplog.text == ""
+    (our_scored, our_several), (scored, several) = found
+    for ours, expected in zip(our_scored, scored, strict=True):
+        assert ours.outputs[0].token_ids == expected.outputs[0].token_ids
+        assert ours.prompt_logprobs[0] is expected.prompt_logprobs[0] is None
+        for row, wanted in zip(ours.prompt_logprobs[1:], expected.prompt_logprobs[1:], strict=True):
+            assert row.keys() == wanted.keys()
+            for token_id, logprob in wanted.items():
+                assert row[token_id].rank == logprob.rank
+                assert row[token_id].logprob == pytest.approx(logprob.logprob, abs=1e-4)
+    for ours, expected in zip(our_several, several, strict=True):
+        pairs = zip(ours.outputs, expected.outputs, strict=True)
+        assert all(one.token_ids == other.token_ids for one, other in pairs)
+
+
+def ask(llm, prompts, params):
+    return llm.generate(
+        [{"prompt_token_ids": prompt} for prompt in prompts], params, use_tqdm=False
+    )
+
+
 def test_what_is_compiled_while_requests_wait_is_told(caplog):
     program = Program(lambda _weights, cache, x: (cache, x + 1), lambda: is_serving)
     is_serving = False

@@ -51,7 +51,7 @@ def num_alive(references):
 
 def test_level_1_lets_go_of_the_caches_and_keeps_the_weights(llm):
     engine = llm.loaded.engine
-    caches, weights = watch(engine.runner.store.caches), watch(engine.runner._weights)
+    caches, weights = watch(engine.runner.store.caches), watch(engine.runner._device_step.weights)
     engine.sleep(1)
     assert num_alive(caches) == 0
     assert num_alive(weights) == len(weights)
@@ -59,7 +59,7 @@ def test_level_1_lets_go_of_the_caches_and_keeps_the_weights(llm):
 
 def test_level_2_lets_go_of_both(llm):
     engine = llm.loaded.engine
-    held = watch(engine.runner.store.caches) + watch(engine.runner._weights)
+    held = watch(engine.runner.store.caches) + watch(engine.runner._device_step.weights)
     llm.generate([[1, 2, 3]], GREEDY, use_tqdm=False)
     engine.sleep(2)
     assert num_alive(held) == 0

@@ -60,7 +60,7 @@ def test_biases_of_a_dummy_checkpoint_are_there_and_count():
         np.abs(DummySource(model.config, vector.seed).read_shaped(name, (64,), "float32")).min() > 0
     )
     with NUMPY.engine(model.config, seed=vector.seed, dtype="float32") as loaded:
-        (weights,) = loaded.engine.runner._weights.layers[0].attention.qkv
+        (weights,) = loaded.engine.runner._device_step.weights.layers[0].attention.qkv
     assert weights.bias is not None
 
 

@@ -67,9 +67,10 @@ class Capabilities:
     host_swap: bool = False
     """``make_kv(..., on_host=True)`` and ``copy_blocks`` between host and device work."""
     separate_sampling: bool = False
-    """``compile`` takes the parts of a step as well: a function whose first two parameters are not
-    weights and caches but stand where they do, and whose others are arrays and dataclasses of them.
-    The masks of grammars are then computed on the host while the device runs the forward pass."""
+    """``compile`` takes the parts of a step as well: functions whose first two parameters may be ()
+    where weights and caches stand, and whose others are arrays and dataclasses of them. The masks
+    of grammars are then computed on the host while the device runs the forward pass. With
+    ``token_buckets`` too, no whole step is ever compiled or run."""
     int8_scale_bytes: int = 0
     """What an int8 cache keeps beside the codes of one token and head, for its keys and as much for
     its values: 4 for a scale in float32. Octavo plans caches with it."""

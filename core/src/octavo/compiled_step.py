@@ -1,11 +1,11 @@
-"""The step as a backend has compiled it: whole, and in its two parts where the backend can."""
+"""The step as a backend has compiled it: whole, and in its parts where the backend can."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from octavo.step import join, make_fill, make_forward, make_sample, make_step
+from octavo.step import join, make_fill, make_forward, make_pick, make_sample, make_score, make_step
 
 if TYPE_CHECKING:
     from octavo.backend import Backend
@@ -18,13 +18,19 @@ __all__ = ["CompiledStep"]
 class CompiledStep:
     """``whole`` is a step; ``forward`` and ``sample`` run where masks are computed meanwhile.
 
-    ``fill`` is there where steps are launched one behind the other: ``Ops.fill_tokens``, with two
-    empty tuples where weights and caches stand.
+    Where each shape is a program, ``is_in_parts``: there is no whole step, ``forward`` returns
+    hidden states too, ``score`` makes log-probabilities of prompts of them, and ``pick`` takes rows
+    of logits, for more rows than a program samples.
+
+    ``fill`` is there where steps are launched one behind the other: ``Ops.fill_tokens``. Functions
+    that need no weights or caches have empty tuples where those stand.
     """
 
     whole: Any
     forward: Any
     sample: Any
+    score: Any
+    pick: Any
     fill: Any
 
     def __init__(
@@ -37,33 +43,43 @@ class CompiledStep:
     ) -> None:
         """Compile; whatever the backend raises comes through."""
         self._backend = backend
-        self._functions: dict[str, Callable[..., Any]] = {}
         self.has_parts = backend.caps.separate_sampling
         """Whether ``forward`` and ``sample`` are there."""
-        self._functions["whole"] = make_step(ops, model, layer_groups, num_prompt_logprobs)
+        self.is_in_parts = self.has_parts and bool(backend.caps.token_buckets)
+        """Whether a step is nothing but its parts: fewer programs matter more than one call."""
+        functions: dict[str, Callable[..., Any]] = {}
         if self.has_parts:
-            self._functions["forward"] = make_forward(ops, model, layer_groups)
-            self._functions["sample"] = make_sample(ops, num_prompt_logprobs)
+            functions["forward"] = make_forward(
+                ops, model, layer_groups, with_hidden=self.is_in_parts
+            )
+            functions["sample"] = make_sample(ops, num_prompt_logprobs)
+        if self.is_in_parts:
+            functions["score"] = make_score(ops, model, num_prompt_logprobs)
+            functions["pick"] = make_pick(ops)
+        else:
+            functions["whole"] = make_step(ops, model, layer_groups, num_prompt_logprobs)
         if backend.caps.asynchronous:
-            self._functions["fill"] = make_fill(ops)
+            functions["fill"] = make_fill(ops)
+        self._functions = functions
         self.compile()
 
     def compile(self) -> None:
         """Have all functions compiled, again after ``release``."""
-        self._compiled: dict[str, Any] = {
+        compiled = {
             name: self._backend.compile(function) for name, function in self._functions.items()
         }
-        self.forward = self._compiled.get("forward")
-        self.sample = self._compiled.get("sample")
-        self.fill = self._compiled.get("fill")
-        self.whole = self._compiled["whole"]
-        self._joined = join(self.forward, self.sample) if self.has_parts else self.whole
-        if self.has_parts and self._backend.caps.token_buckets:
-            # Where each shape is a program, fewer of them matter more than one call.
-            self.whole = self._joined
+        self._set(compiled)
+        self._joined = self.whole
+        if self.has_parts and not self.is_in_parts:
+            self._joined = join(self.forward, self.sample)
+
+    def _set(self, compiled: dict[str, Any]) -> None:
+        self._compiled = compiled
+        for name in ("whole", "forward", "sample", "score", "pick", "fill"):
+            setattr(self, name, compiled.get(name))
 
     def run(self, *inputs: Any, sampling: SamplingBatch, prompt_targets: Array | None) -> Any:
-        """A step: what ``octavo.step.make_step`` returns.
+        """A step: what ``octavo.step.make_step`` returns; not where it ``is_in_parts``.
 
         Where there are parts, what a row may ask for besides its token is left to ``sample``: the
         whole step is then the same in all that a backend specialises it for.
@@ -75,18 +91,11 @@ class CompiledStep:
     @property
     def can_prepare(self) -> bool:
         """Whether shapes can be compiled for without a step of them."""
-        return self.has_parts and all(hasattr(each, "prepare") for each in self._compiled.values())
-
-    def prepare(self, *inputs: Any, sampling: SamplingBatch) -> Any:
-        """Have what a step of these shapes runs compiled: see ``octavo.api.Preparable``.
-
-        Returns what stands for its SampleResult.
-        """
-        _, logits = self.forward.prepare(*inputs)
-        result, _ = self.sample.prepare((), (), logits, sampling, None)
-        return result
+        return self.is_in_parts and all(
+            hasattr(each, "prepare") for each in self._compiled.values()
+        )
 
     def release(self) -> None:
         """Let go of what was compiled, which may hold memory of weights."""
-        self._compiled = {}
-        self.whole = self._joined = self.forward = self.sample = self.fill = None
+        self._set({})
+        self._joined = None

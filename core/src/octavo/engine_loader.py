@@ -24,7 +24,7 @@ from octavo.scheduler import GroupConfig, Scheduler, SchedulerConfig
 from octavo.step_memory import step_bytes
 
 if TYPE_CHECKING:
-    from octavo.backend import Backend
+    from octavo.backend import Backend, Capabilities
     from octavo.devices import Resolution
     from octavo.loading import Checkpoint
     from octavo.models.base import Model, Weights
@@ -126,7 +126,7 @@ def _load_engine(config: EngineConfig, device: OpenDevice, relay: Relay | None) 
         reload_weights=loaded.load_weights,
         relay=relay,
     )
-    _rehearse(config, engine, resolution.spec.name)
+    _prepare(config, engine, backend.caps, resolution.spec.name)
     if (ready := getattr(cold, "ready", None)) is not None:
         ready()
     return LoadedEngine(
@@ -152,16 +152,17 @@ def _tell_memory(config: EngineConfig, weight_bytes: int, step_bytes: int, plan:
     )
 
 
-def _rehearse(config: EngineConfig, engine: Engine, backend_name: str) -> None:
+def _prepare(config: EngineConfig, engine: Engine, caps: Capabilities, backend_name: str) -> None:
     """Have each step that the backend asks for compiled or recorded."""
-    shapes = engine.runner.rehearsals
-    if not shapes:
+    if not caps.rehearsed:
         return
+    preparation = engine.runner.preparation
+    shapes = preparation.shapes
     with (
         naming_step_faults(backend_name),
         counted_progress(len(shapes), "steps prepared", quiet=config.quiet) as advance,
     ):
-        for _ in engine.runner.prepare_all(shapes):
+        for _ in preparation.prepare_all(shapes):
             advance()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,12 +37,21 @@ class Buckets:
     has_spare_row: bool = False
     """There is a row more than the bucket has, which the padding of adjustments belongs to."""
 
+    most_rows: int = sys.maxsize
+    """Rows beyond are sampled by themselves: so that no shape comes about that nobody foresaw."""
+
     @classmethod
-    def of(cls, caps: Capabilities) -> Buckets:
-        """As the backend declares them."""
+    def of(cls, caps: Capabilities, max_num_seqs: int | None = None) -> Buckets:
+        """As the backend declares them.
+
+        With ``max_num_seqs`` no more rows are sampled at once than the bucket for so many has.
+        """
         kinds = (caps.token_buckets, caps.seq_buckets, caps.decode_buckets)
         tokens, seqs, decodes = (tuple(sorted(sizes)) for sizes in kinds)
-        return cls(tokens, seqs, decodes)
+        buckets = cls(tokens, seqs, decodes)
+        if max_num_seqs is None or not seqs:
+            return buckets
+        return dataclasses.replace(buckets, most_rows=_bucket(max_num_seqs, seqs))
 
     def of_step(
         self, num_tokens: int, num_seqs: int, sampling: SamplingBatch | LateSampling
@@ -54,11 +64,13 @@ class Buckets:
                 size = (self.decodes[index],)
                 return Buckets(size, size)
         # As many rows as sequences, so that one shape has one program.
-        needed = max(num_seqs, _count_rows(sampling, may_adjust=False))
+        num_rows = min(_count_rows(sampling, may_adjust=False), self.most_rows)
+        needed = max(num_seqs, num_rows)
         fitting = tuple(size for size in self.seqs if size >= needed)
         if self.seqs and not fitting:
             fitting = (_bucket(needed, self.seqs),)
-        return Buckets(self.tokens, fitting, self.decodes, has_spare_row=bool(self.tokens))
+        has_spare_row = bool(self.tokens)
+        return dataclasses.replace(self, seqs=fitting, has_spare_row=has_spare_row)
 
     @property
     def exact(self) -> bool:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from octavo.batch_rows import BatchRows
 from octavo.compiled_step import CompiledStep
+from octavo.device_step import DeviceStep, Filling
 from octavo.errors import BackendError
 from octavo.flight import Flight
 from octavo.kv_store import KVStore
@@ -22,15 +21,8 @@ from octavo.late_sampling import LateSampling
 from octavo.mask_worker import MaskWorker
 from octavo.member_faults import naming_faults
 from octavo.padding import Buckets
-from octavo.prompt_spans import PromptLogprobs, PromptSpan, prompt_spans, split_by_span
-from octavo.rehearsal import (
-    Fills,
-    StepShape,
-    padding_batch,
-    padding_sampling,
-    programs_of,
-    shapes_of,
-)
+from octavo.preparation import Preparation
+from octavo.prompt_spans import PromptLogprobs, prompt_spans, split_by_span
 from octavo.sampler import SamplerRows
 from octavo.samples import Samples, begin_fetch
 from octavo.scheduling.config import PreemptionCosts
@@ -39,11 +31,10 @@ from octavo.transfers import Transfers
 
 if TYPE_CHECKING:
     from octavo.backend import Backend
-    from octavo.batch import StepBatch
     from octavo.cache_plan import CachePlan
     from octavo.completion import Completion
     from octavo.models.base import Model, Weights
-    from octavo.ops.protocol import Array, Ops, SampleResult, SamplingBatch
+    from octavo.ops.protocol import Array, Ops, SamplingBatch
     from octavo.relay import Relay
     from octavo.scheduler import Schedule
 
@@ -76,15 +67,6 @@ class _Wanted:
     sample_indices: Int32 | None  # which of its n answers; None if no row repeats
 
 
-@dataclass(frozen=True)
-class _Placed:
-    """The settings of a step's rows, on the host and, padded to so many, on the device."""
-
-    host: SamplingBatch
-    device: SamplingBatch
-    num_rows: int
-
-
 class Runner:
     """The persistent rows and caches of one engine on one backend."""
 
@@ -103,34 +85,37 @@ class Runner:
     ) -> None:
         """Make the caches and compile the step; raises an OctavoError that says which failed."""
         cold = naming_faults(backend, backend_name or type(backend).__name__)
-        self._backend = backend
-        self._weights: Any = weights
-        self._block_size = plan.limits.block_size
-        self._buckets = Buckets.of(backend.caps)
-        self._rows = BatchRows(plan.limits.max_num_seqs, len(plan.groups), self._block_size)
-        self._sampler = SamplerRows(plan.limits.max_num_seqs, model.vocab_size, seed)
+        limits = plan.limits
+        self._rows = BatchRows(limits.max_num_seqs, len(plan.groups), limits.block_size)
+        self._sampler = SamplerRows(limits.max_num_seqs, model.vocab_size, seed)
         self._vocab_size = model.vocab_size
         self.store = KVStore(cold, plan, relay)
         self._relay = relay
         self._step = CompiledStep(cold, ops, model, self.store.layer_groups, max_logprobs)
         self._transfers = Transfers(backend)
-        self._fills = Fills(self._transfers)
+        self._device_step = DeviceStep(
+            backend, self._step, weights, self.store, self._transfers, relay
+        )
+        most_seqs = limits.max_num_seqs if self._step.is_in_parts else None
+        self._buckets = Buckets.of(backend.caps, most_seqs)
+        self.preparation = Preparation(
+            self._device_step, self._step, self._transfers, self._buckets, plan, model.vocab_size
+        )
         self.is_asynchronous = backend.caps.asynchronous
         """Whether a step may be launched before the one before it has been waited for."""
         self._masks = MaskWorker(model.vocab_size)
-        self._last_placed: _Placed | None = None
         self._seconds_per_prefill_token = 0.0  # running mean
         self._ended_s = 0.0  # when the last step was found to have ended
 
     def release_weights(self) -> None:
         """Let go of the weights and of the compiled step, which may hold their memory."""
-        self._weights = None
-        self._last_placed = None
+        self._device_step.weights = None
+        self._device_step.forget()
         self._step.release()
 
     def take_weights(self, weights: Weights) -> None:
         """Go on with these, which have the form of the first ones."""
-        self._weights = weights
+        self._device_step.weights = weights
         self._step.compile()
 
     def close(self) -> None:
@@ -138,75 +123,6 @@ class Runner:
         self._masks.close()
         if self._relay is not None:
             self._relay.end()
-
-    def rehearse(self, shape: StepShape) -> None:
-        """Run a step of padding, and wait for it."""
-        batch, buckets, sampling = self._padding(shape)
-        _, result, prompt_result = self._run(batch, buckets, sampling, (), None)
-        begin_fetch(self._transfers, result, prompt_result, len(shape.query_lens))()
-        self._last_placed = None
-        if self._step.fill is not None and not self._buckets.exact:
-            token_ids = np.asarray(buckets.pad_batch(batch).token_ids)
-            self._fills.rehearse(
-                self._step.fill, token_ids, len(batch.logits_rows), result.token_ids
-            )
-
-    def _padding(self, shape: StepShape) -> tuple[StepBatch, Buckets, SamplingBatch]:
-        batch = padding_batch(shape, self._block_size, len(self.store.plan.groups))
-        sampling = padding_sampling(shape, self._vocab_size)
-        buckets = self._buckets.of_step(len(batch.token_ids), len(shape.query_lens), sampling)
-        logits_rows = np.asarray(batch.logits_rows)
-        logits_rows = buckets.pad_rows(logits_rows, buckets.num_rows(sampling))
-        return dataclasses.replace(batch, logits_rows=logits_rows), buckets, sampling
-
-    def prepare_all(self, shapes: Sequence[StepShape]) -> Iterator[None]:
-        """``prepare`` each, two at a time where no step is run.
-
-        Raises what the first that fails has raised.
-        """
-        if not self._prepares:
-            yield from map(self.prepare, shapes)
-            return
-        pool = ThreadPoolExecutor(2, "octavo-prepare")
-        try:
-            yield from pool.map(self.prepare, shapes)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def prepare(self, shape: StepShape) -> None:
-        """Have everything compiled or recorded that a step of this shape needs."""
-        if not self._prepares:
-            self.rehearse(shape)
-            self.rehearse(shape)  # what is recorded is so the second time
-            return
-        host, buckets, sampling = self._padding(shape)
-        host = buckets.pad_batch(host)
-        plans = tuple(self._backend.plan(host, self._block_size))
-        batch, sampling, *placed_plans = self._transfers.put(
-            host, buckets.pad_sampling(sampling), *(plans if self._transfers.takes_plans else ())
-        )
-        inputs = (self._weights, self.store.caches, batch, tuple(placed_plans) or plans)
-        result = self._step.prepare(*inputs, sampling=sampling)
-        if self._step.fill is not None:
-            self._fills.rehearse(
-                self._step.fill.prepare,
-                np.asarray(host.token_ids),
-                len(host.logits_rows),
-                result.token_ids,
-            )
-
-    @property
-    def rehearsals(self) -> list[StepShape]:
-        """The steps that the backend wants to have seen before it serves; none for most."""
-        if not self._backend.caps.rehearsed:
-            return []
-        shapes = programs_of if self._prepares else shapes_of
-        return list(shapes(self._buckets, self.store.plan.limits))
-
-    @property
-    def _prepares(self) -> bool:
-        """Whether steps are compiled without being run; processes that follow run them."""
-        return self._relay is None and self._step.can_prepare
 
     def execute(self, schedule: Schedule) -> StepResult | None:
         """Run one step and wait for its tokens; None if the schedule only moves blocks."""
@@ -239,46 +155,42 @@ class Runner:
             self._rows.reserve(int(ends.max()))
         samples = ends == lengths
         if samples.all() and not special:
-            sampled, sampled_rows, positions, logits_rows = completions, rows, ends, last_tokens
+            answering, sampled_rows, positions, logits_rows = completions, rows, ends, last_tokens
             sample_indices = None
         else:
             wanted = self._wanted(completions, samples, special)
             sample_indices = wanted.sample_indices
-            sampled = [completions[i] for i in wanted.seq_index.tolist()]
+            answering = [completions[i] for i in wanted.seq_index.tolist()]
             sampled_rows, positions = rows[wanted.seq_index], ends[wanted.seq_index]
             logits_rows = last_tokens[wanted.seq_index]
         needs_host = bool(special) or self._sampler.needs_tokens(sampled_rows)
         sampling: SamplingBatch | LateSampling | None = None
         try:
-            sampling = self._sampling(sampled, sampled_rows, positions, sample_indices)
-            needs_host = needs_host or any(each.token_mask is not None for each in sampled)
+            sampling = self._sampling(answering, sampled_rows, positions, sample_indices)
+            needs_host = needs_host or any(each.token_mask is not None for each in answering)
             buckets = self._buckets.of_step(int(last_tokens[-1]) + 1, num_seqs, sampling)
-            logits_rows = buckets.pad_rows(logits_rows, buckets.num_rows(sampling))
-            if spans:
-                prompt_rows = np.concatenate([span.rows for span in spans])
-                logits_rows = np.concatenate([logits_rows, buckets.pad_rows(prompt_rows)])
             batch = self._rows.build(rows, starts, counts, logits_rows)
-            token_sources = None
-            if sources is not None and sources.any():
+            filling = None
+            if behind is not None and sources is not None and sources.any():
                 token_sources = np.zeros(len(batch.token_ids), np.int32)
                 token_sources[last_tokens] = sources * samples
-            filling = None if behind is None or token_sources is None else (behind, token_sources)
-            sampling, result, prompt_result = self._run(batch, buckets, sampling, spans, filling)
+                filling = Filling(behind.token_ids, token_sources)
+            sampled = self._device_step.run(batch, buckets, sampling, spans, filling)
+            sampling = sampled.sampling
         finally:
             if isinstance(sampling, LateSampling):  # the step has failed
                 sampling.masks.wait()
         return Flight(
             schedule=schedule,
-            completions=sampled,
+            completions=answering,
             rows=sampled_rows,
             sampling=sampling,
             spans=spans,
-            token_ids=result.token_ids,
+            token_ids=sampled.rows[0].token_ids,
             fetch=begin_fetch(
                 self._transfers,
-                result,
-                prompt_result,
-                len(sampled),
+                sampled.rows,
+                sampled.prompt_tokens,
                 with_logprobs=sampling.num_logprobs >= 0,
             ),
             needs_host=needs_host,
@@ -366,69 +278,6 @@ class Runner:
         nth_answer = np.arange(int(answers.sum()), dtype=np.int32) - np.repeat(starts, answers)
         return _Wanted(np.repeat(seq_index, answers), np.repeat(first, answers) + nth_answer)
 
-    def _run(
-        self,
-        batch: StepBatch,
-        buckets: Buckets,
-        sampling: SamplingBatch | LateSampling,
-        spans: Sequence[PromptSpan],
-        filling: tuple[Flight, Int32] | None,
-    ) -> tuple[SamplingBatch, SampleResult, SampleResult | None]:
-        targets = sources = known = None
-        if spans:
-            targets = buckets.pad_rows(np.concatenate([span.targets for span in spans]))
-        batch = buckets.pad_batch(batch)
-        if filling is not None:
-            sources = _padded_to(filling[1], len(batch.token_ids))
-        if self._relay is not None and not isinstance(sampling, LateSampling):
-            self._relay.step(batch, buckets.pad_sampling(sampling), targets)
-        plans = tuple(self._backend.plan(batch, self._block_size))
-        if not isinstance(sampling, LateSampling):
-            known = self._to_place(sampling, buckets)
-        batch, targets, sources, known, *placed_plans = self._transfers.put(
-            batch, targets, sources, known, *(plans if self._transfers.takes_plans else ())
-        )
-        plans = tuple(placed_plans) or plans
-        if filling is not None:
-            token_ids = self._step.fill((), (), batch.token_ids, filling[0].token_ids, sources)
-            batch = dataclasses.replace(batch, token_ids=token_ids)
-        inputs = (self._weights, self.store.caches, batch, plans)
-        if isinstance(sampling, LateSampling):
-            self.store.caches, logits = self._step.forward(*inputs)
-            sampling = sampling.result()
-            (known,) = self._transfers.put(self._to_place(sampling, buckets))
-            placed = self._placed(sampling, known, buckets)
-            result, prompt_result = self._step.sample((), (), logits, placed, targets)
-        else:
-            placed = self._placed(sampling, known, buckets)
-            self.store.caches, result, prompt_result = self._step.run(
-                *inputs, sampling=placed, prompt_targets=targets
-            )
-        return sampling, result, prompt_result
-
-    def _to_place(self, sampling: SamplingBatch, buckets: Buckets) -> Any:
-        """What of ``sampling`` is not on the device yet: all, the draws alone, or nothing."""
-        last = self._last_placed
-        if (
-            last is None
-            or sampling.temperature is not last.host.temperature
-            or buckets.num_rows(sampling) != last.num_rows
-        ):
-            return buckets.pad_sampling(sampling)
-        return None if sampling is last.host else buckets.pad_sampling(sampling).uniform
-
-    def _placed(self, sampling: SamplingBatch, new: Any, buckets: Buckets) -> SamplingBatch:
-        """``sampling`` on the device; what comes again, of SamplerRows.build, is there already."""
-        last = self._last_placed
-        if last is None or hasattr(new, "temperature"):
-            placed = cast("SamplingBatch", new)
-        elif new is None:
-            placed = last.device
-        else:
-            placed = dataclasses.replace(last.device, uniform=new)
-        self._last_placed = _Placed(sampling, placed, buckets.num_rows(sampling))
-        return placed
-
     def _record(self, rows: Int32, token_ids: Int32) -> None:
         """Note each request's new token; of n answers to one prompt, the first keeps the row."""
         if len(rows) > 1 and (repeats := rows[1:] == rows[:-1]).any():
@@ -454,10 +303,6 @@ class Runner:
         measured = (self._ended_s - began_s) / flight.num_tokens
         previous = self._seconds_per_prefill_token or measured
         self._seconds_per_prefill_token = previous + _SMOOTHING * (measured - previous)
-
-
-def _padded_to(values: Int32, size: int) -> Int32:
-    return np.pad(values, (0, size - len(values))) if size > len(values) else values
 
 
 def _check_token_ids(token_ids: Int32, num_sampled: int, vocab_size: int) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from octavo.ops.protocol import SampleResult
 
 if TYPE_CHECKING:
+    from octavo.ops.protocol import Array
     from octavo.transfers import Transfers
 
-__all__ = ["LogprobRow", "Samples", "begin_fetch"]
+__all__ = ["LogprobRow", "ResultPart", "Samples", "begin_fetch"]
 
 LogprobRow = tuple[float, int, list[int], list[float]]
 """(log-probability, rank, likeliest ids, their log-probabilities)"""
@@ -76,30 +77,57 @@ class Samples:
 _COLUMNS = ("token_ids", "logprobs", "ranks", "top_ids", "top_logprobs", "valid")
 
 
+class ResultPart(NamedTuple):
+    """A SampleResult on the device, whose first ``num_rows`` rows are wanted."""
+
+    result: SampleResult
+    num_rows: int
+
+    @property
+    def token_ids(self) -> Array:
+        """Padding included."""
+        return self.result.token_ids
+
+
 def begin_fetch(
     transfers: Transfers,
-    result: SampleResult,
-    prompt_result: SampleResult | None,
-    num_rows: int,
+    rows: Sequence[ResultPart],
+    prompt_tokens: Sequence[ResultPart],
     *,
     with_logprobs: bool = True,
 ) -> Callable[[], tuple[Samples, Samples | None]]:
-    """Begin to bring over ``num_rows`` rows of a result, and what there is of the prompts'.
+    """Begin to bring over what follows on each other in parts, and what there is of prompts.
 
     A backend may have computed log-probabilities that nobody asked for: those stay where they are.
     """
     if not with_logprobs:
-        result = SampleResult(result.token_ids, None, None, None, None, result.valid)
-    results = [each for each in (result, prompt_result) if each is not None]
-    columns = [[getattr(each, name) for name in _COLUMNS] for each in results]
+        rows = [ResultPart(_without_logprobs(result), num_rows) for result, num_rows in rows]
+    parts = [*rows, *prompt_tokens]
+    columns = [[getattr(part.result, name) for name in _COLUMNS] for part in parts]
     pending = transfers.fetch([array for row in columns for array in row if array is not None])
 
     def wait() -> tuple[Samples, Samples | None]:
         hosts = iter(pending())
-        whole = [
-            Samples(*[None if array is None else next(hosts) for array in row])  # type: ignore[arg-type]
-            for row in columns
+        found = [
+            Samples(*[None if array is None else next(hosts) for array in row]).part(  # type: ignore[arg-type]
+                slice(part.num_rows)
+            )
+            for row, part in zip(columns, parts, strict=True)
         ]
-        return whole[0].part(slice(num_rows)), whole[1] if len(whole) > 1 else None
+        prompts = found[len(rows) :]
+        return _joined(found[: len(rows)]), _joined(prompts) if prompts else None
 
     return wait
+
+
+def _without_logprobs(result: SampleResult) -> SampleResult:
+    return SampleResult(result.token_ids, None, None, None, None, result.valid)
+
+
+def _joined(parts: Sequence[Samples]) -> Samples:
+    if len(parts) == 1:
+        return parts[0]
+    columns = [[getattr(part, name) for part in parts] for name in _COLUMNS]
+    return Samples(
+        *[None if column[0] is None else np.concatenate(column) for column in columns]  # type: ignore[arg-type]
+    )

@@ -11,23 +11,39 @@ if TYPE_CHECKING:
     from octavo.models.base import Model, StepInput, Weights
     from octavo.ops.protocol import Array, Cache, Ops, SampleResult, SamplingBatch
 
-__all__ = ["Step", "join", "make_fill", "make_forward", "make_sample", "make_step", "map_arrays"]
+__all__ = [
+    "Step",
+    "join",
+    "make_fill",
+    "make_forward",
+    "make_pick",
+    "make_sample",
+    "make_score",
+    "make_step",
+    "map_arrays",
+]
 
 Tree = TypeVar("Tree")
 Step = Callable[..., "tuple[tuple[Cache, ...], SampleResult, SampleResult | None]"]
-Forward = Callable[..., "tuple[tuple[Cache, ...], Array]"]
+Forward = Callable[..., "tuple[Any, ...]"]
 Sample = Callable[..., "tuple[SampleResult, SampleResult | None]"]
 
 
-def make_forward(ops: Ops, model: Model, layer_groups: tuple[int, ...]) -> Forward:
-    """``forward(weights, caches, batch, plans)``: caches, and float[logits_rows, vocab] logits."""
+def make_forward(
+    ops: Ops, model: Model, layer_groups: tuple[int, ...], *, with_hidden: bool = False
+) -> Forward:
+    """``forward(weights, caches, batch, plans)``: caches, and float[logits_rows, vocab] logits.
+
+    ``with_hidden``: and float[tokens, hidden_size], which ``make_score`` makes more logits of.
+    """
 
     def forward(
         weights: Weights, caches: tuple[Cache, ...], batch: StepInput, plans: tuple[Any, ...]
-    ) -> tuple[tuple[Cache, ...], Array]:
+    ) -> tuple[Any, ...]:
         layer_plans = tuple(plans[group] for group in layer_groups)
         hidden, caches = model.forward(ops, weights, caches, batch, layer_plans)
-        return caches, model.logits(ops, weights, ops.take_rows(hidden, batch.logits_rows))
+        logits = model.logits(ops, weights, ops.take_rows(hidden, batch.logits_rows))
+        return (caches, logits, hidden) if with_hidden else (caches, logits)
 
     return forward
 
@@ -54,6 +70,30 @@ def make_sample(ops: Ops, num_prompt_logprobs: int) -> Sample:
         )
 
     return sample
+
+
+def make_pick(ops: Ops) -> Callable[..., Array]:
+    """``pick((), (), logits, rows)``: some rows of the logits, in any order and number."""
+
+    def pick(_weights: tuple[()], _caches: tuple[()], logits: Array, rows: Array) -> Array:
+        return ops.take_rows(logits, rows)
+
+    return pick
+
+
+def make_score(ops: Ops, model: Model, num_prompt_logprobs: int) -> Callable[..., SampleResult]:
+    """``score(weights, (), hidden, rows, targets)``: log-probabilities of a prompt's tokens.
+
+    ``rows`` are indices of the step's tokens, and ``targets`` the tokens that follow them.
+    """
+
+    def score(
+        weights: Weights, _caches: tuple[()], hidden: Array, rows: Array, targets: Array
+    ) -> SampleResult:
+        logits = model.logits(ops, weights, ops.take_rows(hidden, rows))
+        return ops.token_logprobs(logits, targets, num_prompt_logprobs)
+
+    return score
 
 
 def make_fill(ops: Ops) -> Callable[..., Array]:

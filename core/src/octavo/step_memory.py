@@ -50,6 +50,6 @@ def step_bytes(
             backend_name=backend_name,
         )
         try:
-            return int(measure(lambda: runner.rehearse(largest_step(limits))))
+            return int(measure(lambda: runner.preparation.rehearse(largest_step(limits))))
         finally:
             runner.close()

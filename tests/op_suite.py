@@ -7,7 +7,8 @@ from octavo.portable_backend import PortableBackend
 from octavo.testing.conform import Planned, all_checks, plan_cases, run_case
 from octavo.testing.subject import Subject
 
-OP_CHECKS = {check.name: check for check in all_checks() if check.section == "ops"}
+_CHECKS = {check.name: check for check in all_checks() if check.section in ("ops", "randomness")}
+OP_CHECKS = {name: check for name, check in _CHECKS.items() if check.section == "ops"}
 ATTENTION_CHECKS = tuple(
     name for name, check in OP_CHECKS.items() if "attention" in check.look or "kv" in check.look
 )
@@ -54,10 +55,10 @@ def subject_over(backend):
 
 
 def run_op_check(subject, name, *, quick=False):
-    """Every case of one check that the subject claims."""
+    """Every case of one check, of ops or of sampling, that the subject claims."""
     results = [
         run_case(subject, planned) if isinstance(planned, Planned) else planned
-        for planned in plan_cases(subject, [OP_CHECKS[name]], quick=quick)
+        for planned in plan_cases(subject, [_CHECKS[name]], quick=quick)
     ]
     assert {result.status for result in results} <= {"passed", "unclaimed"}, "\n".join(
         f"{result.id}: {result.message}" for result in results if result.status == "failed"

@@ -148,8 +148,8 @@ def test_attention(check):
     run_op_check(subject_over(load(0, {"device_kind": "cpu", **SMALL})), check, quick=True)
 
 
-@pytest.mark.parametrize("check", ["paged_attention", "sliding_window"])
-def test_attention_where_a_loop_has_to_know_its_turns(check, monkeypatch):
+@pytest.mark.parametrize("check", ["paged_attention", "sliding_window", "sampling"])
+def test_where_a_program_is_to_have_no_branches_and_loops_of_known_turns(check, monkeypatch):
     backend = load(0, {"device_kind": "cpu", **SMALL})
     backend.ops = JaxOps("neuron")
     loops = []
@@ -157,38 +157,46 @@ def test_attention_where_a_loop_has_to_know_its_turns(check, monkeypatch):
     monkeypatch.setattr(
         "jax.lax.fori_loop", lambda *turns: loops.append(turns[:2]) or fori_loop(*turns)
     )
+    monkeypatch.delattr("jax.lax.switch")
     run_op_check(subject_over(backend), check, quick=True)
     assert loops
     assert all(isinstance(turn, int) for turns in loops for turn in turns)
 
 
-def test_a_cache_of_sixteen_bits_is_of_whole_numbers_and_moves_to_the_host_and_back():
+@pytest.mark.parametrize(("dtype", "kept_as"), [("bfloat16", np.uint16), ("int8", np.int8)])
+def test_a_cache_of_few_bits_is_of_whole_numbers_and_moves_to_the_host_and_back(dtype, kept_as):
     backend = load(0, {"device_kind": "cpu", **SMALL})
-    spec = KVSpec("full", 2, 8, "bfloat16")
+    spec = KVSpec("full", 2, 8, dtype)
     cache, host = (backend.make_kv(spec, 4, 16, on_host=on_host) for on_host in (False, True))
-    assert cache.k.dtype == np.uint16
-    values = RANDOM.normal(size=(2, 2, 2, 8)).astype(ml_dtypes.bfloat16)
+    assert cache.kv.dtype == kept_as
+    values = RANDOM.normal(size=(2, 2, 2, 8)).astype(ml_dtypes.bfloat16)  # K and V of two tokens
     slots = np.array([16, 63], np.int32)
     plan = type("Plan", (), {"slots": slots})
     cache = backend.ops.write_kv(cache, *map(backend.put, values), plan)
     host = backend.copy_blocks(cache, host, np.array([[1, 2], [3, 0]], np.int32))
     back = backend.copy_blocks(host, backend.make_kv(spec, 3, 16), np.array([[2, 1]], np.int32))
-    for part, wanted in ((back.k, values[0]), (back.v, values[1])):
-        stored = np.array(part)
-        assert np.array_equal(stored[1, 0].view(ml_dtypes.bfloat16), wanted[0])
-        assert not stored[[0, 2]].any()
-    assert np.array_equal(host.v[0, 15].view(ml_dtypes.bfloat16), values[1, 1])
+    wanted = np.concatenate(values.astype(np.float32), axis=1)  # [tokens, K's heads and V's, 8]
+    for moved, place, token in ((back, (1, 0), 0), (host, (0, 15), 1)):
+        stored = np.asarray(moved.kv[place])
+        if dtype == "int8":
+            scales = np.asarray(moved.scales[place])[:, None]
+            assert scales == pytest.approx(abs(wanted[token]).max(1, keepdims=True) / 127)
+            np.testing.assert_allclose(stored * scales, wanted[token], atol=scales.max() * 0.501)
+        else:
+            assert np.array_equal(stored.view(ml_dtypes.bfloat16), wanted[token])
+    for part in (back.kv, back.scales):
+        assert part is None or not np.asarray(part)[[0, 2]].any()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what memory is in use")
 def test_a_cache_takes_memory_as_it_is_written():
     backend, spec = load(0, {"device_kind": "cpu"}), KVSpec("full", 4, 64, "float32")
     before = resident_bytes()
-    cache = backend.make_kv(spec, 1 << 13, 16)  # 128 MiB each of keys and of values
+    cache = backend.make_kv(spec, 1 << 13, 16)  # 256 MiB
     assert resident_bytes() - before < 1 << 26
     written = backend.copy_blocks(cache, backend.make_kv(spec, 1 << 13, 16), np.array([[7, 5]]))
-    assert not np.asarray(written.k[5]).any()
-    assert not np.asarray(written.v[-1]).any()
+    assert not np.asarray(written.kv[5]).any()
+    assert not np.asarray(written.kv[-1]).any()
     assert resident_bytes() - before < 1 << 26
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,10 +19,12 @@ from octavo.api import (
     each_step_tree,
     host_memory,
 )
-from octavo_tpu.caches import XlaCache, cache_shape, storage_dtype
+from octavo_tpu.cache_blocks import copy_blocks, zeros_on_host
+from octavo_tpu.caches import make_xla_cache
 from octavo_tpu.capabilities import capabilities
 from octavo_tpu.compilation_cache import keep_programs
 from octavo_tpu.cpu_products import TurnedLinear
+from octavo_tpu.kernels.layout import make_cache
 from octavo_tpu.ops import JaxOps
 from octavo_tpu.options import JaxOptions
 from octavo_tpu.plan import XlaPlan, make_plan
@@ -98,33 +101,21 @@ class JaxBackend:
         self, spec: KVSpec, num_blocks: int, block_size: int, *, on_host: bool = False
     ) -> Any:
         """Zeros; swap space is NumPy's."""
-        if self.keeps_rows:
-            from octavo_tpu.kernels.row_blocks import make_rows
-
-            return make_rows(spec, num_blocks, block_size, self.device, on_host=on_host)
-        shape, dtype = cache_shape(spec, num_blocks, block_size), storage_dtype(spec.dtype)
         if on_host:
-            return XlaCache(np.zeros(shape, dtype), np.zeros(shape, dtype), spec.dtype)
-        zeros = untouched_zeros if self.device.platform == "cpu" else jnp.zeros
+            return zeros_on_host(self._make_cache, spec, num_blocks, block_size)
         with jax.default_device(self.device):
-            return XlaCache(zeros(shape, dtype), zeros(shape, dtype), spec.dtype)
+            return self._make_cache(spec, num_blocks, block_size)
+
+    @property
+    def _make_cache(self) -> Callable[..., Any]:
+        if self.keeps_rows:
+            return make_cache
+        is_cpu = self.device.platform == "cpu"
+        return functools.partial(make_xla_cache, zeros=untouched_zeros if is_cpu else jnp.zeros)
 
     def copy_blocks(self, src: Any, dst: Any, pairs: NDArray[np.int32]) -> Any:
         """Gather, move between host and device where they differ, scatter."""
-        if not len(pairs):
-            return dst
-        if self.keeps_rows:
-            from octavo_tpu.kernels.row_blocks import copy_row_blocks
-
-            return copy_row_blocks(src, dst, _padded(pairs), self.device)
-        from_blocks, to_blocks = _padded(pairs).T
-        rows = [_rows(part, from_blocks) for part in (src.k, src.v)]
-        if isinstance(dst.k, np.ndarray):
-            dst.k[to_blocks], dst.v[to_blocks] = (np.asarray(part) for part in rows)
-            return dst
-        placed = jax.device_put([*rows, to_blocks], self.device)
-        k, v = _write_blocks(dst.k, dst.v, *placed)
-        return XlaCache(k, v, dst.dtype)
+        return copy_blocks(src, dst, pairs, self.device) if len(pairs) else dst
 
     def plan(self, batch: StepBatch, block_size: int) -> Sequence[XlaPlan]:
         """One for each KV group, on the host: ``put_all`` moves it.
@@ -157,21 +148,3 @@ def memory_of(device: jax.Device) -> MemoryInfo:
         return host_memory()
     total_bytes = int(facts["bytes_limit"])
     return MemoryInfo(total_bytes - int(facts["bytes_in_use"]), total_bytes)
-
-
-def _rows(stored: Any, blocks: NDArray[np.int32]) -> Any:
-    """Blocks of a cache, on the side where it lies."""
-    return stored[blocks] if isinstance(stored, np.ndarray) else jnp.take(stored, blocks, axis=0)
-
-
-def _write(k: Array, v: Array, k_rows: Array, v_rows: Array, blocks: Array) -> tuple[Array, Array]:
-    return k.at[blocks].set(k_rows), v.at[blocks].set(v_rows)
-
-
-_write_blocks = jax.jit(_write, donate_argnums=(0, 1))
-
-
-def _padded(pairs: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The last pair repeated up to a power of two, so that few shapes occur."""
-    num_pairs = 1 << max(len(pairs) - 1, 0).bit_length()
-    return np.pad(pairs, ((0, num_pairs - len(pairs)), (0, 0)), mode="edge")

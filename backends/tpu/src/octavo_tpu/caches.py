@@ -7,6 +7,7 @@ with the same bits, which are copied as they are.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from octavo.api import step_tree
+from octavo_tpu.cache_numbers import narrowed
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Float, Num
 
     from octavo.api import KVSpec
 
-__all__ = ["XlaCache", "cache_shape", "decode", "encode", "storage_dtype"]
+__all__ = ["XlaCache", "decode", "encode", "make_xla_cache", "storage_dtype"]
 
 _BITS = {1: np.uint8, 2: np.uint16}
 
@@ -29,42 +31,49 @@ _BITS = {1: np.uint8, 2: np.uint16}
 @step_tree(static=("dtype",))
 @dataclass(frozen=True)
 class XlaCache:
-    """Tokens of a block side by side: a slot is a row, so that writing one is one copy."""
+    """Tokens of a block side by side: a slot is a row, so that writing one is one copy.
 
-    k: Any  # [num_blocks, block_size, kv_heads, head_dim], of storage_dtype(dtype); NumPy's on
-    v: Any  # the host
+    The heads of a token's keys come before those of its values.
+    """
+
+    kv: Any  # [num_blocks, block_size, 2 * kv_heads, head_dim], of storage_dtype(dtype)
+    scales: Any  # f32[num_blocks, block_size, 2 * kv_heads] for int8, else None
     dtype: str
-    """What the bits mean."""
+    """What the bits of ``kv`` mean."""
 
 
 def storage_dtype(dtype: str) -> np.dtype[np.generic]:
     """Of the arrays that keep numbers of ``dtype``."""
     meant: np.dtype[np.generic] = jnp.dtype(dtype)
-    return meant if meant.itemsize > 2 else np.dtype(_BITS[meant.itemsize])
+    is_copied = meant.itemsize > 2 or dtype == "int8"
+    return meant if is_copied else np.dtype(_BITS[meant.itemsize])
 
 
-def cache_shape(spec: KVSpec, num_blocks: int, block_size: int) -> tuple[int, int, int, int]:
-    """Of its keys, and of its values."""
-    return (num_blocks, block_size, spec.num_kv_heads, spec.head_dim)
+def make_xla_cache(
+    spec: KVSpec, num_blocks: int, block_size: int, zeros: Callable[..., Any] = jnp.zeros
+) -> XlaCache:
+    """Of ``zeros(shape, dtype)``."""
+    rows = (num_blocks, block_size, 2 * spec.num_kv_heads)
+    scales = zeros(rows, np.dtype(np.float32)) if spec.dtype == "int8" else None
+    return XlaCache(zeros((*rows, spec.head_dim), storage_dtype(spec.dtype)), scales, spec.dtype)
 
 
 def encode(
-    numbers: Float[jax.Array, "tokens kv_heads head_dim"], dtype: str
-) -> Int[jax.Array, "tokens kv_heads head_dim"] | Float[jax.Array, "tokens kv_heads head_dim"]:
-    """As a cache keeps them; what is beyond an 8-bit float's range becomes its largest number."""
-    meant = jnp.dtype(dtype)
-    if meant.itemsize == 1:
-        largest = float(jnp.finfo(meant).max)
-        numbers = jnp.clip(numbers.astype(jnp.float32), -largest, largest)
-    converted = numbers.astype(meant)
-    if meant.itemsize > 2:
-        return converted
-    return jax.lax.bitcast_convert_type(converted, storage_dtype(dtype))
+    numbers: Float[jax.Array, "*rows head_dim"], dtype: str
+) -> tuple[Num[jax.Array, "*rows head_dim"], Float[jax.Array, "*rows"] | None]:
+    """As a cache keeps them: bits or codes, and the codes' scales."""
+    narrow, scales = narrowed(numbers, dtype)
+    stored = storage_dtype(dtype)
+    if stored != narrow.dtype:
+        narrow = jax.lax.bitcast_convert_type(narrow, stored)
+    return narrow, scales
 
 
-def decode(stored: jax.Array, dtype: str) -> Float[jax.Array, "..."]:
+def decode(
+    stored: Num[jax.Array, "*rows head_dim"], scales: Float[jax.Array, "*rows"] | None, dtype: str
+) -> Float[jax.Array, "*rows head_dim"]:
     """The numbers, in float32."""
-    meant = jnp.dtype(dtype)
-    if meant.itemsize <= 2:
-        stored = jax.lax.bitcast_convert_type(stored, meant)
-    return stored.astype(jnp.float32)
+    if stored.dtype != jnp.dtype(dtype):
+        stored = jax.lax.bitcast_convert_type(stored, jnp.dtype(dtype))
+    numbers = stored.astype(jnp.float32)
+    return numbers if scales is None else numbers * scales[..., None]

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from octavo.api import PortableLinear
 from octavo_tpu.backend import JaxBackend, memory_of
-from octavo_tpu.caches import XlaCache, cache_shape, storage_dtype
+from octavo_tpu.cache_blocks import padded
+from octavo_tpu.caches import XlaCache, make_xla_cache
 from octavo_tpu.group import DeviceGroup
 from octavo_tpu.kernels.layout import RowCache, make_cache
 from octavo_tpu.ops import JaxOps
@@ -96,7 +97,7 @@ class GroupBackend(JaxBackend):
         self, spec: KVSpec, num_blocks: int, block_size: int, *, on_host: bool = False
     ) -> Any:
         """A cache on each device, for the KV heads that ``spec`` says one keeps."""
-        make = make_cache if self.keeps_rows else _make_cache
+        make = make_cache if self.keeps_rows else make_xla_cache
         if not on_host:
             return self.group.make(make, spec, num_blocks, block_size)
         shapes = jax.eval_shape(functools.partial(make, spec, num_blocks, block_size))
@@ -107,7 +108,7 @@ class GroupBackend(JaxBackend):
         """On each device for itself; by way of the host where one of the caches is there."""
         if not len(pairs):
             return dst
-        from_blocks, to_blocks = _padded(pairs).T
+        from_blocks, to_blocks = padded(pairs).T
         devices = len(self.group.devices)
         if _is_on_host(src):
             rows = jax.tree.map(
@@ -133,12 +134,6 @@ class GroupBackend(JaxBackend):
         return self.group.spread(step, lambda tree: isinstance(tree, XlaCache | RowCache))
 
 
-def _make_cache(spec: KVSpec, num_blocks: int, block_size: int) -> XlaCache:
-    """One device's."""
-    shape, dtype = cache_shape(spec, num_blocks, block_size), storage_dtype(spec.dtype)
-    return XlaCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), spec.dtype)
-
-
 def _is_on_host(cache: Any) -> bool:
     return isinstance(jax.tree.leaves(cache)[0], np.ndarray)
 
@@ -152,9 +147,3 @@ def _write(_weights: Any, caches: tuple[Any, Any], blocks: jax.Array) -> Any:
     """A cache with some of its blocks replaced by those of the other."""
     cache, rows = caches
     return jax.tree.map(lambda stored, taken: stored.at[blocks].set(taken), cache, rows)
-
-
-def _padded(pairs: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The last pair repeated up to a power of two, so that few shapes are compiled."""
-    num_pairs = 1 << (len(pairs) - 1).bit_length()
-    return np.pad(pairs, ((0, num_pairs - len(pairs)), (0, 0)), mode="edge")

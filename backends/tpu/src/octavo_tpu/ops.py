@@ -17,8 +17,9 @@ __all__ = ["JaxOps"]
 
 Array: TypeAlias = Any  # a jax.Array
 
-_WITHOUT_DYNAMIC_LOOPS = frozenset({"neuron"})
-"""Platforms whose compiler has to know how many turns a loop has: so AWS says of Neuron's."""
+_STATIC_PLATFORMS = frozenset({"neuron"})
+"""Whose compiler takes no branches, and has to know how many turns a loop has: so AWS says in the
+known issues of JAX NeuronX."""
 
 
 class JaxOps(PortableOps):
@@ -29,7 +30,7 @@ class JaxOps(PortableOps):
     def __init__(self, platform: str = "cpu") -> None:
         """``platform`` is JAX's name for what computes."""
         super().__init__(jnp)
-        self._ends_early = platform not in _WITHOUT_DYNAMIC_LOOPS
+        self._is_static = platform in _STATIC_PLATFORMS
         self._is_cpu = platform == "cpu"
         self.traces: dict[Any, Any] = {}
 
@@ -55,7 +56,7 @@ class JaxOps(PortableOps):
         """A token for each row; see ``octavo_tpu.sampling``."""
         if not logits.shape[0]:
             return super().sample(logits, sampling)
-        return sample(logits, sampling)
+        return sample(logits, sampling, branches=not self._is_static)
 
     def token_logprobs(self, logits: Array, token_ids: Array, num_logprobs: int) -> SampleResult:
         """Of given tokens and of the likeliest."""
@@ -76,5 +77,5 @@ class JaxOps(PortableOps):
     ) -> Array:
         """Attention of each token over its sequence's cached keys."""
         return xla_attention.paged_attention(
-            q, cache, plan, params, sinks, ends_early=self._ends_early
+            q, cache, plan, params, sinks, ends_early=not self._is_static
         )

@@ -42,13 +42,13 @@ def write_kv(
     slots: Int[jax.Array, "tokens"],
 ) -> XlaCache:
     """Scatter this step's keys and values. The argument ``cache`` is dead."""
-    block_size = cache.k.shape[1]
+    block_size = cache.kv.shape[1]
     place = (slots // block_size, slots % block_size)
-    return XlaCache(
-        cache.k.at[place].set(encode(k, cache.dtype), mode="promise_in_bounds"),
-        cache.v.at[place].set(encode(v, cache.dtype), mode="promise_in_bounds"),
-        cache.dtype,
-    )
+    kv, scales = encode(jnp.concatenate([k, v], axis=1), cache.dtype)
+    stored = cache.scales
+    if stored is not None:
+        stored = stored.at[place].set(scales, mode="promise_in_bounds")
+    return XlaCache(cache.kv.at[place].set(kv, mode="promise_in_bounds"), stored, cache.dtype)
 
 
 def paged_attention(
@@ -65,7 +65,7 @@ def paged_attention(
     Without ``ends_early`` the loop has as many turns in every step.
     """
     heads, head_dim = q.shape[1:]
-    block_size, kv_heads = cache.k.shape[1:3]
+    block_size, kv_heads = cache.kv.shape[1], cache.kv.shape[2] // 2
     group = heads // kv_heads
     tiles, tile = plan.tile_tokens.shape
     # The heads that share a key head are rows beside each other: [tiles, kv_heads, rows, head_dim].
@@ -89,7 +89,7 @@ def paged_attention(
         # The last piece begins early where the table ends within it: what was seen is left out.
         visible = _visible(keys, positions, lengths, params) & (keys >= index * piece)
         own = jnp.any(visible, axis=1)  # [tiles, keys]
-        k, v = (_gather(part, cache.dtype, blocks, own) for part in (cache.k, cache.v))
+        k, v = jnp.split(_gather(cache, blocks, own), 2, axis=2)
         return _extended(softmax, queries, k, v, visible, params.soft_cap)
 
     softmax = jax.lax.fori_loop(*turns, extend, _start(queries, sinks))
@@ -133,15 +133,17 @@ def _visible(
 
 
 def _gather(
-    stored: jax.Array,
-    dtype: str,
-    blocks: Int[jax.Array, "tiles blocks"],
-    own: Bool[jax.Array, "tiles keys"],
-) -> Float[jax.Array, "tiles keys kv_heads head_dim"]:
-    """A piece of each tile's keys or values; 0 where none is seen, whatever lies there."""
-    found = jnp.take(stored, blocks.reshape(-1), axis=0, mode="clip")
-    found = decode(found.reshape(*own.shape, *stored.shape[2:]), dtype)
+    cache: XlaCache, blocks: Int[jax.Array, "tiles blocks"], own: Bool[jax.Array, "tiles keys"]
+) -> Float[jax.Array, "tiles keys both_heads head_dim"]:
+    """A piece of each tile's keys and values; 0 where none is seen, whatever lies there."""
+    scales = None if cache.scales is None else _pieces(cache.scales, blocks, own)
+    found = decode(_pieces(cache.kv, blocks, own), scales, cache.dtype)
     return jnp.where(own[:, :, None, None], found, 0.0)
+
+
+def _pieces(stored: jax.Array, blocks: Int[jax.Array, "tiles blocks"], own: jax.Array) -> jax.Array:
+    found = jnp.take(stored, blocks.reshape(-1), axis=0, mode="clip")
+    return found.reshape(*own.shape, *stored.shape[2:])
 
 
 def _start(

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from octavo.api import UsageError, step_tree
+from octavo_tpu.cache_numbers import narrowed
 
 if TYPE_CHECKING:
     import jax
@@ -37,7 +38,6 @@ LANES = 128
 _JOINED_HEAD_DIM = LANES // 2
 _SCALE_ROWS = 8  # a tile of float32
 INT8_BLOCK_TOKENS = LANES
-_INT8_MAX = 127.0
 _DTYPES = {
     "float32": 4,
     "bfloat16": 2,
@@ -177,7 +177,7 @@ def pack(
 ) -> tuple[Float[jax.Array, "tokens rows lanes"], Float[jax.Array, "tokens scale_rows"] | None]:
     """Keys and values as rows of the cache's dtype, and their scales where it is int8."""
     pair = jnp.stack([k, v], axis=2)  # [tokens, kv_heads, 2, head_dim]
-    codes, scales = _encode(pair, layout.dtype)
+    codes, scales = narrowed(pair, layout.dtype)
     width = _JOINED_HEAD_DIM if layout.joined else layout.width
     codes = jnp.pad(codes, ((0, 0), (0, 0), (0, 0), (0, width - layout.head_dim)))
     if not layout.joined:
@@ -188,21 +188,6 @@ def pack(
         return rows, None
     scales = scales.reshape(len(k), 2 * layout.kv_heads)
     return rows, jnp.pad(scales, ((0, 0), (0, layout.scale_rows - scales.shape[1])))
-
-
-def _encode(
-    pair: Float[jax.Array, "tokens kv_heads two head_dim"], dtype: str
-) -> tuple[jax.Array, jax.Array | None]:
-    """(codes, scales of each token, head and side where the dtype has such)."""
-    if dtype == "int8":
-        numbers = pair.astype(jnp.float32)
-        scales = jnp.max(jnp.abs(numbers), axis=-1) / _INT8_MAX
-        divisors = jnp.where(scales > 0, scales, 1.0)[..., None]
-        return jnp.round(numbers / divisors).astype(jnp.int8), scales
-    if _DTYPES[dtype] > 1:
-        return pair.astype(dtype), None
-    largest = float(jnp.finfo(dtype).max)
-    return jnp.clip(pair.astype(jnp.float32), -largest, largest).astype(dtype), None
 
 
 def unpack(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -278,17 +279,18 @@ def kv_dtypes(subject: Subject) -> Rows:
     Of what is about 100, some is beyond 240, where one 8-bit float ends, and nothing beyond 448,
     where float8_e4m3fn does. What is about 1/64 is below the least normal number of that.
     """
-    seqs = ((40, 1), (0, 21))
+    size = subject.caps.block_sizes[0]  # scales may tile in blocks of the usual size alone
+    paged = functools.partial(PagedCase, ((40, 1), (0, 21)), block_size=size)
     rows = {
-        f"{kv_dtype} under {dtype}": AttentionCase(_paged(subject, seqs, kv_dtype=kv_dtype), dtype)
+        f"{kv_dtype} under {dtype}": AttentionCase(paged(kv_dtype=kv_dtype), dtype)
         for kv_dtype in KV_DTYPES
         for dtype in DTYPES
         if kv_dtype != dtype
     }
     for kv_dtype in KV_DTYPES[len(DTYPES) :]:
-        case = AttentionCase(_paged(subject, seqs, kv_dtype=kv_dtype))
-        for size, factor in (("100", 100.0), ("1/64", 1 / 64)):
-            rows[f"values of about {size} in {kv_dtype}"] = replace(
+        case = AttentionCase(paged(kv_dtype=kv_dtype))
+        for about, factor in (("100", 100.0), ("1/64", 1 / 64)):
+            rows[f"values of about {about} in {kv_dtype}"] = replace(
                 case, change_v=_times(factor), unit=factor
             )
         rows[f"zeros in {kv_dtype}"] = replace(case, change_k=np.zeros_like, change_v=np.zeros_like)

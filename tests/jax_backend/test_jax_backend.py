@@ -194,7 +194,9 @@ def test_a_cache_takes_memory_as_it_is_written():
     before = resident_bytes()
     cache = backend.make_kv(spec, 1 << 13, 16)  # 256 MiB
     assert resident_bytes() - before < 1 << 26
-    written = backend.copy_blocks(cache, backend.make_kv(spec, 1 << 13, 16), np.array([[7, 5]]))
+    swap = backend.make_kv(spec, 1 << 13, 16, on_host=True)
+    assert not backend.copy_blocks(cache, swap, np.array([[7, 5]])).kv[5].any()
+    written = backend.copy_blocks(swap, backend.make_kv(spec, 1 << 13, 16), np.array([[7, 5]]))
     assert not np.asarray(written.kv[5]).any()
     assert not np.asarray(written.kv[-1]).any()
     assert resident_bytes() - before < 1 << 26

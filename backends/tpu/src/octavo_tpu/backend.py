@@ -101,17 +101,13 @@ class JaxBackend:
         self, spec: KVSpec, num_blocks: int, block_size: int, *, on_host: bool = False
     ) -> Any:
         """Zeros; swap space is NumPy's."""
+        make = make_cache if self.keeps_rows else make_xla_cache
         if on_host:
-            return zeros_on_host(self._make_cache, spec, num_blocks, block_size)
+            return zeros_on_host(make, spec, num_blocks, block_size)
+        if make is make_xla_cache and self.device.platform == "cpu":
+            make = functools.partial(make_xla_cache, zeros=untouched_zeros)
         with jax.default_device(self.device):
-            return self._make_cache(spec, num_blocks, block_size)
-
-    @property
-    def _make_cache(self) -> Callable[..., Any]:
-        if self.keeps_rows:
-            return make_cache
-        is_cpu = self.device.platform == "cpu"
-        return functools.partial(make_xla_cache, zeros=untouched_zeros if is_cpu else jnp.zeros)
+            return make(spec, num_blocks, block_size)
 
     def copy_blocks(self, src: Any, dst: Any, pairs: NDArray[np.int32]) -> Any:
         """Gather, move between host and device where they differ, scatter."""

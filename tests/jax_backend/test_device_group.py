@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("jax", reason="JAX is not installed")
 pytest.importorskip("octavo_tpu.group", reason="octavo-tpu is not installed")
 
-from octavo.api import BackendError
+from octavo.api import BackendError, UsageError
 from octavo_tpu.processes import join_processes
 
 FLAGS = "--xla_backend_optimization_level=0"  # compiles in half the time
@@ -90,3 +90,9 @@ def test_a_process_whose_first_one_never_comes(monkeypatch):
     monkeypatch.setattr("octavo_tpu.processes._START_S", 0)
     with pytest.raises(BackendError, match="does not answer at localhost:"):
         join_processes(free_address(), 2, 1)
+
+
+@pytest.mark.parametrize("address", ["host", ":80", "host:", "host:http", "host:0", "host:65536"])
+def test_an_address_that_is_none(address):
+    with pytest.raises(UsageError, match="expected HOST:PORT of the first process"):
+        join_processes(address, 2, 1)

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax._src import distributed
 
-from octavo.api import BackendError
+from octavo.api import BackendError, UsageError
 
 __all__ = ["Processes", "join_processes"]
 
@@ -20,6 +20,7 @@ _LOG = logging.getLogger(__name__)
 _START_S = 290  # that a process waits for the first one: JAX's own limit is 300
 _PIECE_BYTES = 1 << 20  # of a message: the coordinator takes no more than 4 MiB at once
 _WAIT_MS = 60_000
+_END_OF_PORTS = 1 << 16
 _KEPT_PIECES = 64  # that a process may be behind: each step waits for all of them anyway
 
 
@@ -28,12 +29,14 @@ def join_processes(
 ) -> Processes:
     """Meet the other processes; what is None JAX finds out, where it knows the cluster.
 
-    Waits for all of them. Has to come before anything else of JAX that looks at devices.
+    Waits for all of them. Has to come before anything else of JAX that looks at devices. Raises
+    UsageError for an address that is none, BackendError where they do not meet.
     """
+    address = _checked(coordinator_address or os.environ.get("JAX_COORDINATOR_ADDRESS"))
     try:
         if not jax.distributed.is_initialized():
-            if process_id:
-                _await_first(coordinator_address or os.environ["JAX_COORDINATOR_ADDRESS"])
+            if process_id and address is not None:
+                _await_first(*address)
             jax.distributed.initialize(coordinator_address, num_processes, process_id)
     except (RuntimeError, ValueError) as error:
         raise BackendError(
@@ -44,21 +47,35 @@ def join_processes(
     return Processes(jax.process_count(), jax.process_index())
 
 
-def _await_first(address: str) -> None:
-    """Until somebody answers there: where nobody does, JAX ends the process without an error."""
+def _checked(address: str | None) -> tuple[str, int] | None:
+    """Host and port of the first process, or None where JAX is to find it out."""
+    if address is None:
+        return None
     host, _, port = address.rpartition(":")
+    if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < _END_OF_PORTS:
+        raise UsageError(
+            f"The coordinator's address is {address!r}; expected HOST:PORT of the first process, "
+            "for example 10.0.0.1:8476 (coordinator_address or JAX_COORDINATOR_ADDRESS)."
+        )
+    return host.strip("[]"), int(port)
+
+
+def _await_first(host: str, port: int) -> None:
+    """Until somebody answers there: where nobody does, JAX ends the process without an error."""
     started_s, is_told = time.monotonic(), False
     while True:
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            socket.create_connection((host, port), timeout=5).close()
         except OSError as error:
             if time.monotonic() - started_s >= _START_S:
                 raise BackendError(
-                    f"The first process of the group does not answer at {address} ({error}): start "
-                    "it there, with JAX_PROCESS_ID=0, within five minutes of the others."
+                    f"The first process of the group does not answer at {host}:{port} ({error}): "
+                    "start it there, with JAX_PROCESS_ID=0, within five minutes of the others."
                 ) from error
             if not is_told:
-                _LOG.warning("Waiting for the first process of the group, at %s.", address)
+                _LOG.warning(
+                    "Waiting for the first process of the group, at %s:%s (%s).", host, port, error
+                )
             is_told = True
             time.sleep(0.5)
         else:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from octavo.step import join, make_fill, make_forward, make_pick, make_sample, make_score, make_step
+from octavo.step import (
+    join,
+    make_fill,
+    make_forward,
+    make_forward_part,
+    make_pick,
+    make_sample,
+    make_sample_part,
+    make_score,
+    make_step,
+)
 
 if TYPE_CHECKING:
     from octavo.backend import Backend
@@ -18,12 +28,12 @@ __all__ = ["CompiledStep"]
 class CompiledStep:
     """``whole`` is a step; ``forward`` and ``sample`` run where masks are computed meanwhile.
 
-    Where each shape is a program, ``is_in_parts``: there is no whole step, ``forward`` returns
-    hidden states too, ``score`` makes log-probabilities of prompts of them, and ``pick`` takes rows
-    of logits, for more rows than a program samples.
+    Where each shape is a program, ``is_in_parts``: there is no whole step; ``forward`` fills tokens
+    in and returns hidden states too, ``score`` makes log-probabilities of prompts of them, and
+    ``pick`` takes rows of logits, for more rows than a program samples.
 
-    ``fill`` is there where steps are launched one behind the other: ``Ops.fill_tokens``. Functions
-    that need no weights or caches have empty tuples where those stand.
+    ``fill`` is there where else steps are launched one behind the other: ``Ops.fill_tokens``.
+    Functions that need no weights or caches have empty tuples where those stand.
     """
 
     whole: Any
@@ -47,20 +57,20 @@ class CompiledStep:
         """Whether ``forward`` and ``sample`` are there."""
         self.is_in_parts = self.has_parts and bool(backend.caps.token_buckets)
         """Whether a step is nothing but its parts: fewer programs matter more than one call."""
-        functions: dict[str, Callable[..., Any]] = {}
-        if self.has_parts:
-            functions["forward"] = make_forward(
-                ops, model, layer_groups, with_hidden=self.is_in_parts
-            )
-            functions["sample"] = make_sample(ops, num_prompt_logprobs)
         if self.is_in_parts:
-            functions["score"] = make_score(ops, model, num_prompt_logprobs)
-            functions["pick"] = make_pick(ops)
+            self._functions: dict[str, Callable[..., Any]] = {
+                "forward": make_forward_part(ops, model, layer_groups),
+                "sample": make_sample_part(ops),
+                "score": make_score(ops, model, num_prompt_logprobs),
+                "pick": make_pick(ops),
+            }
         else:
-            functions["whole"] = make_step(ops, model, layer_groups, num_prompt_logprobs)
-        if backend.caps.asynchronous:
-            functions["fill"] = make_fill(ops)
-        self._functions = functions
+            self._functions = {"whole": make_step(ops, model, layer_groups, num_prompt_logprobs)}
+            if self.has_parts:
+                self._functions["forward"] = make_forward(ops, model, layer_groups)
+                self._functions["sample"] = make_sample(ops, num_prompt_logprobs)
+            if backend.caps.asynchronous:
+                self._functions["fill"] = make_fill(ops)
         self.compile()
 
     def compile(self) -> None:

@@ -69,7 +69,9 @@ class DeviceStep:
         store: KVStore,
         transfers: Transfers,
         relay: Relay | None,
+        most_rows: int,
     ) -> None:
+        """``most_rows`` are sampled at once, where a step is in parts."""
         self.weights: Any = weights
         self._backend = backend
         self._compiled = compiled
@@ -78,6 +80,11 @@ class DeviceStep:
         self._relay = relay
         self._block_size = store.plan.limits.block_size
         self._last_placed: _Placed | None = None
+        self._num_places = 0  # of token ids that a step leaves for the next one
+        self._known_places: dict[int, Array] = {}  # by the number of rows
+        if compiled.is_in_parts and backend.caps.asynchronous:
+            self._num_places = most_rows + 1
+            self._nothing = backend.put(np.zeros(self._num_places, np.int32))
 
     def forget(self) -> None:
         """Let go of the settings of the last step."""
@@ -153,7 +160,7 @@ class DeviceStep:
         if sources is not None:
             return Sampled(sampling, self._sample(logits, sampling, sources, buckets), prompt_parts)
         placed = self._placed(sampling, new, buckets)
-        result, _ = self._compiled.sample((), (), logits, placed, None)
+        result = self._compiled.sample((), (), logits, placed, self._places(buckets, sampling))
         return Sampled(sampling, [ResultPart(result, len(rows))], prompt_parts)
 
     def _sample(
@@ -167,7 +174,7 @@ class DeviceStep:
             padded = buckets.pad_rows(own, buckets.num_rows(piece))
             placed, rows = self._transfers.put(buckets.pad_sampling(piece), padded)
             chosen = self._compiled.pick((), (), logits, rows)
-            result, _ = self._compiled.sample((), (), chosen, placed, None)
+            result = self._compiled.sample((), (), chosen, placed, self._places(buckets, piece))
             parts.append(ResultPart(result, len(own)))
         return parts
 
@@ -189,20 +196,34 @@ class DeviceStep:
     ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """What ``forward`` and a step begin with; and ``more``, placed with it."""
         padded = buckets.pad_batch(batch)
-        sources = None
+        sampled = sources = None
         if filling is not None:
-            sources = _padded_to(filling.sources, len(padded.token_ids))
+            sampled, sources = filling.sampled, _padded_to(filling.sources, len(padded.token_ids))
+        elif self._num_places:
+            sampled, sources = self._nothing, np.zeros(len(padded.token_ids), np.int32)
         plans = tuple(self._backend.plan(padded, self._block_size))
         takes_plans = self._transfers.takes_plans
         placed, sources, placed_more, placed_plans = self._transfers.put(
             padded, sources, more, plans if takes_plans else ()
         )
-        if filling is not None:
-            token_ids = self._compiled.fill((), (), placed.token_ids, filling.sampled, sources)
-            placed = dataclasses.replace(placed, token_ids=token_ids)
         if takes_plans:
             plans = placed_plans
+        if self._compiled.is_in_parts:
+            return (self.weights, self._store.caches, placed, plans, sampled, sources), placed_more
+        if filling is not None:
+            token_ids = self._compiled.fill((), (), placed.token_ids, sampled, sources)
+            placed = dataclasses.replace(placed, token_ids=token_ids)
         return (self.weights, self._store.caches, placed, plans), placed_more
+
+    def _places(self, buckets: Buckets, sampling: SamplingBatch) -> Array | None:
+        """Where the next step finds the tokens of these rows: see ``make_sample_part``."""
+        if not self._num_places:
+            return None
+        num_rows = buckets.num_rows(sampling)
+        if num_rows not in self._known_places:
+            places = _padded_to(np.arange(1, num_rows + 1, dtype=np.int32), self._num_places)
+            self._known_places[num_rows] = self._backend.put(places)
+        return self._known_places[num_rows]
 
     def _place(self, sampling: SamplingBatch, buckets: Buckets) -> SamplingBatch:
         (new,) = self._transfers.put(self._to_place(sampling, buckets))
@@ -252,8 +273,8 @@ class DeviceStep:
     ) -> SampleResult:
         """Have compiled what samples so; what stands for its result."""
         (placed,) = self._transfers.put(buckets.pad_sampling(sampling))
-        result, _ = self._compiled.sample.prepare((), (), logits, placed, None)
-        return cast("SampleResult", result)
+        places = self._places(buckets, sampling)
+        return cast("SampleResult", self._compiled.sample.prepare((), (), logits, placed, places))
 
 
 def _num_scored(hidden: Array) -> int:

@@ -44,12 +44,12 @@ class Buckets:
     def of(cls, caps: Capabilities, max_num_seqs: int | None = None) -> Buckets:
         """As the backend declares them.
 
-        With ``max_num_seqs`` no more rows are sampled at once than the bucket for so many has.
+        With ``max_num_seqs`` no more rows are sampled at once than so many are padded to.
         """
         kinds = (caps.token_buckets, caps.seq_buckets, caps.decode_buckets)
         tokens, seqs, decodes = (tuple(sorted(sizes)) for sizes in kinds)
         buckets = cls(tokens, seqs, decodes)
-        if max_num_seqs is None or not seqs:
+        if max_num_seqs is None:
             return buckets
         return dataclasses.replace(buckets, most_rows=_bucket(max_num_seqs, seqs))
 

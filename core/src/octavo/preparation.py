@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -63,9 +63,10 @@ class Preparation:
         sampled = self._device_step.run(batch, buckets, sampling)
         begin_fetch(self._transfers, sampled.rows, [])()
         self._device_step.forget()
-        if not self._buckets.exact:
-            num_rows = buckets.num_rows(sampling)
-            self._fill(self._compiled.fill, batch, buckets, num_rows, sampled.rows[0].token_ids)
+        if self._compiled.fill is not None and not self._buckets.exact:
+            token_ids = np.asarray(buckets.pad_batch(batch).token_ids)
+            num_rows, sampled_ids = buckets.num_rows(sampling), sampled.rows[0].token_ids
+            self._fills.rehearse(self._compiled.fill, token_ids, num_rows, sampled_ids)
 
     def prepare(self, shape: StepShape) -> None:
         """Have everything compiled or recorded that a step of this shape needs."""
@@ -76,12 +77,9 @@ class Preparation:
         batch, buckets, sampling = self._padding(shape)
         num_rows = buckets.num_rows(sampling)
         key = (shape.query_lens, num_rows)
-        is_new = key not in self._logits
-        if is_new:
+        if key not in self._logits:
             self._logits[key] = self._device_step.prepare_logits(batch, buckets, sampling)
-        result = self._device_step.prepare_sample(self._logits[key], buckets, sampling)
-        if is_new and self._compiled.fill is not None:
-            self._fill(self._compiled.fill.prepare, batch, buckets, num_rows, result.token_ids)
+        self._device_step.prepare_sample(self._logits[key], buckets, sampling)
 
     def prepare_all(self, shapes: Sequence[StepShape]) -> Iterator[None]:
         """``prepare`` each, two at a time where no step is run.
@@ -102,16 +100,3 @@ class Preparation:
         sampling = padding_sampling(shape, self._vocab_size)
         buckets = self._buckets.of_step(len(batch.token_ids), len(shape.query_lens), sampling)
         return batch, buckets, sampling
-
-    def _fill(
-        self,
-        fill: Callable[..., object] | None,
-        batch: StepBatch,
-        buckets: Buckets,
-        num_rows: int,
-        sampled: Array,
-    ) -> None:
-        """Behind a step such as this one may be all others, and it behind all."""
-        if fill is not None:
-            token_ids = np.asarray(buckets.pad_batch(batch).token_ids)
-            self._fills.rehearse(fill, token_ids, num_rows, sampled)

@@ -5,7 +5,6 @@ Their sequences read and write block 0 alone, which is padding's.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -63,21 +62,19 @@ class Fills:
         self._transfers = transfers
         self._token_ids: dict[int, NDArray[np.int32]] = {}
         self._sampled: dict[int, Array] = {}
-        self._lock = threading.Lock()
 
     def rehearse(
         self, fill: Callable[..., Any], token_ids: NDArray[np.int32], num_rows: int, sampled: Array
     ) -> None:
         """Behind a step with these tokens and ``sampled`` rows all that came, and it behind all."""
-        with self._lock:
-            self._token_ids[len(token_ids)] = token_ids
-            self._sampled[num_rows] = sampled
-            pairs = [
-                (tokens, known)
-                for size, tokens in self._token_ids.items()
-                for rows, known in self._sampled.items()
-                if size == len(token_ids) or rows == num_rows
-            ]
+        self._token_ids[len(token_ids)] = token_ids
+        self._sampled[num_rows] = sampled
+        pairs = [
+            (tokens, known)
+            for size, tokens in self._token_ids.items()
+            for rows, known in self._sampled.items()
+            if size == len(token_ids) or rows == num_rows
+        ]
         for tokens, known in pairs:
             placed, sources = self._transfers.put(tokens, np.zeros(len(tokens), np.int32))
             fill((), (), placed, known, sources)

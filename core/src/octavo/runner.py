@@ -93,11 +93,17 @@ class Runner:
         self._relay = relay
         self._step = CompiledStep(cold, ops, model, self.store.layer_groups, max_logprobs)
         self._transfers = Transfers(backend)
-        self._device_step = DeviceStep(
-            backend, self._step, weights, self.store, self._transfers, relay
-        )
         most_seqs = limits.max_num_seqs if self._step.is_in_parts else None
         self._buckets = Buckets.of(backend.caps, most_seqs)
+        self._device_step = DeviceStep(
+            backend,
+            self._step,
+            weights,
+            self.store,
+            self._transfers,
+            relay,
+            self._buckets.most_rows,
+        )
         self.preparation = Preparation(
             self._device_step, self._step, self._transfers, self._buckets, plan, model.vocab_size
         )

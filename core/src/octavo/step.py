@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from octavo.batch import StepBatch
     from octavo.models.base import Model, StepInput, Weights
     from octavo.ops.protocol import Array, Cache, Ops, SampleResult, SamplingBatch
 
@@ -16,8 +17,10 @@ __all__ = [
     "join",
     "make_fill",
     "make_forward",
+    "make_forward_part",
     "make_pick",
     "make_sample",
+    "make_sample_part",
     "make_score",
     "make_step",
     "map_arrays",
@@ -29,21 +32,15 @@ Forward = Callable[..., "tuple[Any, ...]"]
 Sample = Callable[..., "tuple[SampleResult, SampleResult | None]"]
 
 
-def make_forward(
-    ops: Ops, model: Model, layer_groups: tuple[int, ...], *, with_hidden: bool = False
-) -> Forward:
-    """``forward(weights, caches, batch, plans)``: caches, and float[logits_rows, vocab] logits.
-
-    ``with_hidden``: and float[tokens, hidden_size], which ``make_score`` makes more logits of.
-    """
+def make_forward(ops: Ops, model: Model, layer_groups: tuple[int, ...]) -> Forward:
+    """``forward(weights, caches, batch, plans)``: caches, and float[logits_rows, vocab] logits."""
 
     def forward(
         weights: Weights, caches: tuple[Cache, ...], batch: StepInput, plans: tuple[Any, ...]
-    ) -> tuple[Any, ...]:
+    ) -> tuple[tuple[Cache, ...], Array]:
         layer_plans = tuple(plans[group] for group in layer_groups)
         hidden, caches = model.forward(ops, weights, caches, batch, layer_plans)
-        logits = model.logits(ops, weights, ops.take_rows(hidden, batch.logits_rows))
-        return (caches, logits, hidden) if with_hidden else (caches, logits)
+        return caches, model.logits(ops, weights, ops.take_rows(hidden, batch.logits_rows))
 
     return forward
 
@@ -68,6 +65,55 @@ def make_sample(ops: Ops, num_prompt_logprobs: int) -> Sample:
         return sampled, ops.token_logprobs(
             logits[num_sampled:], prompt_targets, num_prompt_logprobs
         )
+
+    return sample
+
+
+def make_forward_part(ops: Ops, model: Model, layer_groups: tuple[int, ...]) -> Forward:
+    """``forward(weights, caches, batch, plans, sampled, sources)``, where a step is in parts.
+
+    What the step before has ``sampled`` is filled in first, as ``Ops.fill_tokens`` does; both may
+    be None. Returns caches, logits, and float[tokens, hidden_size], to be scored.
+    """
+
+    def forward(
+        weights: Weights,
+        caches: tuple[Cache, ...],
+        batch: StepBatch,
+        plans: tuple[Any, ...],
+        sampled: Array | None,
+        sources: Array | None,
+    ) -> tuple[tuple[Cache, ...], Array, Array]:
+        if sampled is not None and sources is not None:
+            token_ids = ops.fill_tokens(batch.token_ids, sampled, sources)
+            batch = dataclasses.replace(batch, token_ids=token_ids)
+        layer_plans = tuple(plans[group] for group in layer_groups)
+        hidden, caches = model.forward(ops, weights, caches, batch, layer_plans)
+        logits = model.logits(ops, weights, ops.take_rows(hidden, batch.logits_rows))
+        return caches, logits, hidden
+
+    return forward
+
+
+def make_sample_part(ops: Ops) -> Callable[..., SampleResult]:
+    """``sample((), (), logits, sampling, places)``, where a step is in parts.
+
+    With ``places`` there are as many token ids as those, whatever the number of rows: so that one
+    program takes them for the next step. An entry is 1 + the row whose token stands there, or 0.
+    """
+
+    def sample(
+        _weights: tuple[()],
+        _caches: tuple[()],
+        logits: Array,
+        sampling: SamplingBatch,
+        places: Array | None,
+    ) -> SampleResult:
+        sampled = ops.sample(logits, sampling)
+        if places is None:
+            return sampled
+        token_ids = ops.fill_tokens(places, sampled.token_ids, places)
+        return dataclasses.replace(sampled, token_ids=token_ids)
 
     return sample
 

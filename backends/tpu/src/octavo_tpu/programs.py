@@ -11,7 +11,6 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from octavo.api import BackendError, SamplingBatch, StepBatch
 from octavo_tpu.packing import Packed, Packing, pack_inputs, pack_weights
@@ -97,7 +96,7 @@ class Program:
             if isinstance(argument, SamplingBatch):
                 sampling, place = argument, index
             elif isinstance(argument, StepBatch):
-                kept.append(_without_tables(argument, self._device))
+                kept.append(_without_tables(argument))
             else:
                 kept.append(argument)
         packing, packed = pack_inputs(kept)
@@ -154,16 +153,9 @@ class Program:
         _LOG.warning("%s See token_buckets, seq_buckets and compile_at_start.", said)
 
 
-def _without_tables(batch: StepBatch, device: jax.Device | None) -> StepBatch:
-    """Plans have the block tables, in a width that does not change.
-
-    Tokens come from the device always, as they do behind another step: else there were two
-    programs.
-    """
-    token_ids = batch.token_ids
-    if isinstance(token_ids, np.ndarray):
-        token_ids = jax.device_put(token_ids, device)
-    return dataclasses.replace(batch, token_ids=token_ids, groups=())
+def _without_tables(batch: StepBatch) -> StepBatch:
+    """Plans have the block tables, in a width that does not change."""
+    return dataclasses.replace(batch, groups=())
 
 
 def _with_more(sampling: SamplingBatch) -> SamplingBatch:

@@ -57,11 +57,14 @@ octavo_tpu.attention.ATTENTION_SPECS = (dataclasses.replace(PALLAS, load=load_in
 
 def run(folder, num_shards, attention, options):
     """Tokens of more requests than the cache holds, so that blocks are swapped; all fork."""
+    block_bytes = 4096 // min(num_shards, 2)
+    if attention == "pallas":
+        block_bytes = 2 * 16 * 4 * 128  # of two layers: a token has a row of 128 lanes
     llm = LLM(
         folder,
         tensor_parallel_size=num_shards,
         attention_backend=attention,
-        kv_cache_memory_bytes=10 * 4096 // min(num_shards, 2),
+        kv_cache_memory_bytes=10 * block_bytes,
         preemption_mode="auto" if "JAX_PROCESS_ID" in os.environ else "swap",
         options=options,
         **OPTIONS,

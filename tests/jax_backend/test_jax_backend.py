@@ -20,7 +20,6 @@ import ml_dtypes
 
 from octavo import LLM, SamplingParams
 from octavo.api import BackendError, DeviceError, KVSpec, UsageError
-from octavo.testing.subject import Subject
 from octavo.testing.tiny_models import MAX_LEN, TINY_MODELS, VOCAB_SIZE
 from octavo_tpu.load import find_devices, load
 from octavo_tpu.ops import JaxOps
@@ -271,12 +270,3 @@ def test_a_platform_that_jax_is_kept_from(monkeypatch, chosen, kind, leaves_out)
             find_devices(kind)
     else:
         assert find_devices(kind)
-
-
-@pytest.mark.slow
-def test_the_whole_suite():
-    from mutant_runs import run_suite
-
-    results = run_suite(Subject.installed("jax", "cpu"), quick=False)
-    bad = [each for each in results if each.status not in ("passed", "unclaimed")]
-    assert [(each.id, each.message) for each in bad] == []

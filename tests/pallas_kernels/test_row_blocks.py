@@ -9,10 +9,15 @@ pytest.importorskip("octavo_tpu.backend", reason="octavo-tpu is not installed")
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from octavo.api import KVSpec, UsageError
+from octavo.cache_sizing import plan_for
+from octavo.config import EngineConfig
+from octavo.models.registry import build_model
+from octavo.testing.tiny_models import TINY_MODELS
 from octavo_tpu.capabilities import capabilities
 from octavo_tpu.kernels.layout import INT8_BLOCK_TOKENS, make_cache
 from octavo_tpu.load import load
@@ -50,3 +55,25 @@ def test_every_cache_that_a_tpu_claims_can_be_made():
                     make_cache(spec, 2, block_size)
                 continue
             assert make_cache(spec, 2, block_size).rows.shape[:2] == (2, block_size)
+
+
+@pytest.mark.parametrize("keeps_rows", [False, True])
+@pytest.mark.parametrize("kv_dtype", ["bfloat16", "float8_e5m2", "int8"])
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_caches_take_the_planned_bytes(family, kv_dtype, keeps_rows):
+    backend = load(0, {})
+    backend.keeps_rows = keeps_rows
+    config = EngineConfig(
+        model="m",
+        block_size=128,
+        kv_cache_dtype=kv_dtype,
+        kv_cache_memory_bytes=64 << 20,
+        swap_space=0,
+        quiet=True,
+    )
+    plan = plan_for(config, build_model(TINY_MODELS[family].config), backend)
+    taken_bytes = 0
+    for group, num_blocks in zip(plan.groups, plan.num_blocks, strict=True):
+        cache = backend.make_kv(group.spec, num_blocks, 128, on_host=True)
+        taken_bytes += len(group.layers) * sum(leaf.nbytes for leaf in jax.tree.leaves(cache))
+    assert taken_bytes == plan.device_bytes <= 64 << 20

@@ -189,7 +189,14 @@ def test_capabilities_are_closed():
 def test_the_guide_has_every_member_that_a_backend_may_have(repo_root):
     guide = (repo_root / "docs/writing-a-backend.md").read_text("utf-8")
     rows = "".join(line for line in guide.splitlines() if line.startswith("| `"))
-    optional = (api.BulkTransfers, api.MemoryMeter, api.Preparable, api.ProcessGroup, api.Readiness)
+    optional = (
+        api.BulkTransfers,
+        api.CacheMeter,
+        api.MemoryMeter,
+        api.Preparable,
+        api.ProcessGroup,
+        api.Readiness,
+    )
     for protocol in (Backend, *optional, api.WeightShards):
         for member in {**vars(protocol), **protocol.__annotations__}:
             assert member.startswith("_") or f"`{member}" in rows, f"{protocol.__name__}.{member}"

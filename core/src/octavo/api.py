@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from octavo.backend import (
         Backend,
         BulkTransfers,
+        CacheMeter,
         Capabilities,
         MemoryInfo,
         MemoryMeter,
@@ -96,6 +97,7 @@ __all__ = [
     "BackendSpec",
     "BulkTransfers",
     "Cache",
+    "CacheMeter",
     "CallReading",
     "CallShape",
     "Capabilities",
@@ -155,6 +157,8 @@ _LAZY_NAMES = {
     "octavo.backend": (
         "Backend",
         "BulkTransfers",
+        "CacheMeter",
+        "CacheMeter",
         "Capabilities",
         "MemoryInfo",
         "MemoryMeter",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Backend",
     "BulkTransfers",
+    "CacheMeter",
     "Capabilities",
     "MemoryInfo",
     "MemoryMeter",
@@ -227,6 +228,18 @@ class MemoryMeter(Protocol):
 
         That is: the most bytes that were in use meanwhile, less those that were before. Octavo runs
         the largest step so, and gives the cache what it leaves free.
+        """
+        ...
+
+
+class CacheMeter(Protocol):
+    """What a backend may offer besides, where its caches take more than their numbers do."""
+
+    def kv_bytes_per_token(self, spec: KVSpec) -> int:
+        """Of one layer of ``make_kv(spec, ...)``, on the device: padding and scales included.
+
+        Octavo plans caches with it. Without it a token takes what its numbers do, and
+        ``caps.int8_scale_bytes``.
         """
         ...
 

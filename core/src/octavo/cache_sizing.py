@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from octavo.cache_plan import CacheLimits, CachePlan, plan_cache
@@ -12,8 +13,8 @@ from octavo.kv import group_layers
 from octavo.open_device import tell
 
 if TYPE_CHECKING:
-    from octavo.backend import Backend, Capabilities, MemoryInfo
-    from octavo.kv import KVGroup
+    from octavo.backend import Backend, MemoryInfo
+    from octavo.kv import KVGroup, KVSpec
     from octavo.models.base import Model
 
 __all__ = ["cache_demand", "plan_for"]
@@ -22,9 +23,10 @@ _SPARE_SHARE = 0.02  # of a device's memory: for recorded graphs, workspaces, fr
 
 
 def cache_demand(
-    config: EngineConfig, model: Model, caps: Capabilities
+    config: EngineConfig, model: Model, backend: Backend
 ) -> tuple[tuple[KVGroup, ...], CacheLimits]:
     """What is to be cached, and what bounds the use of it. Raises UsageError."""
+    caps = backend.caps
     block_size = config.block_size or caps.block_sizes[0]
     if block_size not in caps.block_sizes:
         raise UsageError(
@@ -32,7 +34,7 @@ def cache_demand(
             f"{', '.join(map(str, sorted(caps.block_sizes)))}."
         )
     kv_dtype = choose_cache_dtype(config.kv_cache_dtype, config.dtype, caps.dtypes, caps.kv_dtypes)
-    groups = group_layers(model.kv_specs(kv_dtype), caps.int8_scale_bytes)
+    groups = group_layers(model.kv_specs(kv_dtype), functools.partial(_extra_bytes, backend))
     limits = CacheLimits(
         block_size=block_size,
         max_model_len=min(
@@ -61,7 +63,7 @@ def plan_for(
 
     ``opened`` is the memory before the engine took anything, if it has taken anything yet.
     """
-    groups, limits = cache_demand(config, model, backend.caps)
+    groups, limits = cache_demand(config, model, backend)
     swap_bytes = config.swap_space_bytes if backend.caps.host_swap else 0
     if config.kv_cache_memory_bytes is not None:
         plan = plan_cache(groups, limits, config.kv_cache_memory_bytes, swap_bytes)
@@ -83,6 +85,16 @@ def plan_for(
             else str(error)
         ) from None
     return _with_fitting_context(config, plan, swap_bytes)
+
+
+def _extra_bytes(backend: Backend, spec: KVSpec) -> int:
+    """What a backend's cache of one layer takes for a token beside its numbers."""
+    measure = getattr(backend, "kv_bytes_per_token", None)
+    if measure is not None:
+        return int(measure(spec)) - spec.bytes_per_token
+    if spec.dtype != "int8":
+        return 0
+    return 2 * spec.num_kv_heads * backend.caps.int8_scale_bytes
 
 
 def _with_fitting_context(config: EngineConfig, plan: CachePlan, swap_bytes: int) -> CachePlan:

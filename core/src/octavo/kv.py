@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,25 +44,25 @@ class KVGroup:
 
     spec: KVSpec
     layers: tuple[int, ...]
-    scale_bytes: int = 0  # beside one token's keys, and beside its values, for each head
+    extra_bytes: int = 0  # of one token in one layer, beside its numbers: scales, padding
 
     @property
     def bytes_per_token(self) -> int:
         """Bytes of one token over all layers of the group."""
-        beside = 2 * self.spec.num_kv_heads * self.scale_bytes
-        return (self.spec.bytes_per_token + beside) * len(self.layers)
+        return (self.spec.bytes_per_token + self.extra_bytes) * len(self.layers)
 
     def bytes_per_block(self, block_size: int) -> int:
         """Bytes of one block over all layers of the group."""
         return self.bytes_per_token * block_size
 
 
-def group_layers(specs: Sequence[KVSpec], int8_scale_bytes: int = 0) -> tuple[KVGroup, ...]:
-    """Group layers by equal spec, in order of first appearance; ``caps`` has the size of scales."""
+def group_layers(
+    specs: Sequence[KVSpec], extra_bytes: Callable[[KVSpec], int] = lambda _spec: 0
+) -> tuple[KVGroup, ...]:
+    """Group layers by equal spec, in order of first appearance; see KVGroup for the bytes."""
     layers_by_spec: dict[KVSpec, list[int]] = {}
     for layer, spec in enumerate(specs):
         layers_by_spec.setdefault(spec, []).append(layer)
     return tuple(
-        KVGroup(spec, tuple(layers), int8_scale_bytes if spec.dtype == "int8" else 0)
-        for spec, layers in layers_by_spec.items()
+        KVGroup(spec, tuple(layers), extra_bytes(spec)) for spec, layers in layers_by_spec.items()
     )

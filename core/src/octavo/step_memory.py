@@ -35,7 +35,7 @@ def step_bytes(
     measure = getattr(backend, "peak_bytes", None)
     if measure is None or config.kv_cache_memory_bytes is not None:
         return 0
-    groups, limits = cache_demand(config, model, backend.caps)
+    groups, limits = cache_demand(config, model, backend)
     two_blocks = 2 * sum(group.bytes_per_block(limits.block_size) for group in groups)
     plan = plan_cache(groups, limits, two_blocks)
     with naming_step_faults(backend_name):

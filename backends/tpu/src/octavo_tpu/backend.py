@@ -24,7 +24,7 @@ from octavo_tpu.caches import make_xla_cache
 from octavo_tpu.capabilities import capabilities
 from octavo_tpu.compilation_cache import keep_programs
 from octavo_tpu.cpu_products import TurnedLinear
-from octavo_tpu.kernels.layout import make_cache
+from octavo_tpu.kernels.layout import KVLayout, make_cache
 from octavo_tpu.ops import JaxOps
 from octavo_tpu.options import JaxOptions
 from octavo_tpu.plan import XlaPlan, make_plan
@@ -108,6 +108,13 @@ class JaxBackend:
             make = functools.partial(make_xla_cache, zeros=untouched_zeros)
         with jax.default_device(self.device):
             return make(spec, num_blocks, block_size)
+
+    def kv_bytes_per_token(self, spec: KVSpec) -> int:
+        """See ``octavo.api.CacheMeter``: on TPUs rows are padded, by XLA as by our kernels."""
+        if self.keeps_rows or self.device.platform == "tpu":
+            return KVLayout(spec.num_kv_heads, spec.head_dim, spec.dtype).bytes_per_token()
+        scales = 2 * spec.num_kv_heads if spec.dtype == "int8" else 0
+        return spec.bytes_per_token + scales * self.caps.int8_scale_bytes
 
     def copy_blocks(self, src: Any, dst: Any, pairs: NDArray[np.int32]) -> Any:
         """Gather, move between host and device where they differ, scatter."""

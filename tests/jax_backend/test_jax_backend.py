@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,20 @@ def test_prompts_are_scored_and_many_answers_drawn_with_nothing_compiled(engine,
     for ours, expected in zip(our_several, several, strict=True):
         pairs = zip(ours.outputs, expected.outputs, strict=True)
         assert all(one.token_ids == other.token_ids for one, other in pairs)
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_an_engine_that_was_woken_has_nothing_to_compile(engine, level):
+    llm = engine("llama", "jax", **SMALL)
+    before = answers(llm, temperature=0)
+    step = llm.loaded.engine.runner._device_step
+    weights = [weakref.ref(leaf) for leaf in jax.tree.leaves(step.weights)]
+    llm.loaded.engine.sleep(level)
+    num_kept = sum(weight() is not None for weight in weights)
+    assert num_kept == (len(weights) if level == 1 else 0)
+    llm.loaded.engine.wake_up()
+    with compilation_is_an_error():
+        assert answers(llm, temperature=0) == before
 
 
 def ask(llm, prompts, params):

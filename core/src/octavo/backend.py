@@ -199,6 +199,10 @@ class Preparable(Protocol):
         """
         ...
 
+    def release(self) -> None:
+        """Let go of weights that it was called with, and keep what is compiled: others come."""
+        ...
+
 
 class BulkTransfers(Protocol):
     """What a backend may offer besides, where each transfer has its price: both or neither."""

@@ -71,12 +71,14 @@ class CompiledStep:
                 self._functions["sample"] = make_sample(ops, num_prompt_logprobs)
             if backend.caps.asynchronous:
                 self._functions["fill"] = make_fill(ops)
+        self._kept: dict[str, Any] = {}
         self.compile()
 
     def compile(self) -> None:
         """Have all functions compiled, again after ``release``."""
         compiled = {
-            name: self._backend.compile(function) for name, function in self._functions.items()
+            name: self._kept.get(name) or self._backend.compile(function)
+            for name, function in self._functions.items()
         }
         self._set(compiled)
         self._joined = self.whole
@@ -106,6 +108,11 @@ class CompiledStep:
         )
 
     def release(self) -> None:
-        """Let go of what was compiled, which may hold memory of weights."""
+        """Let go of what was compiled, unless it can let go of weights by itself."""
+        self._kept = {
+            name: each for name, each in self._compiled.items() if hasattr(each, "release")
+        }
+        for each in self._kept.values():
+            each.release()
         self._set({})
         self._joined = None

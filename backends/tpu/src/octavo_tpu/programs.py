@@ -88,6 +88,10 @@ class Program:
             compiled.output_shardings,
         )
 
+    def release(self) -> None:
+        """See ``octavo.api.Preparable``."""
+        self._weights = None
+
     def _inputs(self, arguments: Sequence[Any]) -> tuple[_Inputs, tuple[Packed, Packed]]:
         """What is neither weights nor caches; the settings of sampling often come again."""
         kept: list[Any] = []

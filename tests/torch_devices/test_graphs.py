@@ -319,3 +319,21 @@ def test_each_backend_works_on_its_own_device_whichever_is_current(monkeypatch):
     for index, start in ((0, 0), (1, 6), (0, 12)):
         copies = [index, (index, "copied"), (index, "copied")]
         assert used[start : start + 6] == [index, index, *copies, (index, 7)]
+
+
+def test_that_decodes_run_without_graphs_is_said(monkeypatch, caplog):
+    monkeypatch.setattr("octavo_torch.gpu.Staging", lambda _device: None)
+    monkeypatch.setattr(GpuBackend, "torch_kind", "cpu")
+    monkeypatch.setattr(GpuBackend, "make_capture", lambda _: StandInCapture())
+    monkeypatch.setattr(GpuBackend, "make_ops", lambda _: TorchOps())
+    assert not GpuBackend("cpu", 0, GpuOptions()).options.graphs
+    assert "Decodes run without graphs: Triton is not installed" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(GpuBackend, "make_ops", lambda _: ArrayOps())
+    backend = GpuBackend("cpu", 0, GpuOptions())
+    assert caplog.text == ""
+    backend.leave_graphs()
+    assert "without graphs: the attention that was asked for is not recorded" in caplog.text
+    caplog.clear()
+    GpuBackend("cpu", 0, GpuOptions(graphs=False)).leave_graphs()
+    assert caplog.text == ""

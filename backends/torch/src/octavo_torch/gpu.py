@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["GpuBackend"]
 
 Array: TypeAlias = Any  # a torch.Tensor
+_LOG = logging.getLogger(__name__)
 
 
 class GpuBackend(TorchBackend):
@@ -53,11 +55,11 @@ class GpuBackend(TorchBackend):
         device = torch.device(self.torch_kind, index)
         self._module.set_device(device)
         super().__init__(device, {})
-        if self.ops.reads_host_plan:
-            options = replace(options, graphs=False)
         self.options = options
+        if self.ops.reads_host_plan:
+            self._run_without_graphs("Triton is not installed, and torch's ops are not recorded")
         self._staging = Staging(device)
-        self._capture = self.make_capture() if options.graphs else None
+        self._capture = self.make_capture() if self.options.graphs else None
 
     def make_capture(self) -> CaptureApi:
         """What captures graphs on ``self.device``."""
@@ -73,8 +75,16 @@ class GpuBackend(TorchBackend):
 
     def leave_graphs(self) -> None:
         """Run all as it comes: for attention that goes by the host's numbers."""
-        self.options = replace(self.options, graphs=False)
+        self._run_without_graphs("the attention that was asked for is not recorded")
         self._capture = None
+
+    def _run_without_graphs(self, reason: str) -> None:
+        if self.options.graphs:
+            _LOG.warning(
+                "Decodes run without graphs: %s. graphs = false in plugins.toml asks for that.",
+                reason,
+            )
+        self.options = replace(self.options, graphs=False)
 
     def memory(self) -> MemoryInfo:
         """What the driver has free, and what torch's allocator keeps ready."""

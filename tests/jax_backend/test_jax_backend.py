@@ -39,7 +39,7 @@ def engine(tmp_path):
     """``engine(family, backend, **options)``: an LLM of random weights, which is closed again."""
     loaded = []
 
-    def engine(family, backend, **options):
+    def engine(family, backend, max_num_seqs=4, **options):
         config = TINY_MODELS[family].config
         (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
         loaded.append(
@@ -50,7 +50,7 @@ def engine(tmp_path):
                 dtype="float32",
                 load_format="dummy",
                 max_model_len=MAX_LEN // 2,
-                max_num_seqs=4,
+                max_num_seqs=max_num_seqs,
                 max_num_batched_tokens=24,  # the longest prompt comes in two chunks
                 kv_cache_memory_bytes=1 << 22,
                 quiet=True,
@@ -62,6 +62,14 @@ def engine(tmp_path):
     yield engine
     for llm in loaded:
         llm.loaded.close()
+
+
+def test_one_request_at_a_time_has_all_that_it_may_ask_for_compiled(engine):
+    """Its decodes are in a program of one row, its prompts in one of two."""
+    llm = engine("llama", "jax", **{**SMALL, "seq_buckets": [1, 4]}, max_num_seqs=1)
+    with compilation_is_an_error():
+        for wanted in ({}, {"logprobs": 3}, {"temperature": 0}, {"logit_bias": {3: 1.0}}):
+            assert len(answers(llm, **wanted)) == len(PROMPTS)
 
 
 def answers(llm, **sampling):

@@ -108,9 +108,15 @@ def programs_of(buckets: Buckets, limits: CacheLimits) -> Iterator[StepShape]:
     shapes = list(shapes_of(buckets, limits))
     yield from (shape for shape in shapes if not shape.is_drawn)
     yield from (shape for shape in shapes if shape.is_drawn)
-    for shape in {len(shape.query_lens): shape for shape in shapes}.values():
+    for shape in {_rows_of(shape, buckets): shape for shape in shapes}.values():
         for is_drawn, wanted in product((False, True), _WANTED):
             yield StepShape(shape.query_lens, shape.table_len, is_drawn, *wanted)
+
+
+def _rows_of(shape: StepShape, buckets: Buckets) -> tuple[int, bool]:
+    """What follows for the rows that are sampled: ``Buckets.of_step`` pads decodes otherwise."""
+    num_seqs = len(shape.query_lens)
+    return num_seqs, max(shape.query_lens) == 1 and num_seqs <= max(buckets.decodes, default=0)
 
 
 def _sizes(buckets: Sequence[int], largest: int) -> Iterator[int]:

@@ -6,7 +6,9 @@ import json
 import logging
 import os
 import sys
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ from octavo_tpu.load import find_devices, load
 from octavo_tpu.ops import JaxOps
 from octavo_tpu.options import JaxOptions
 from octavo_tpu.programs import Program, compilation_is_an_error
+from octavo_tpu.traced_once import traced_once
 from op_suite import run_op_check, subject_over
 
 RANDOM = np.random.default_rng(0)
@@ -142,6 +145,31 @@ def test_an_engine_that_was_woken_has_nothing_to_compile(engine, level):
     llm.loaded.engine.wake_up()
     with compilation_is_an_error():
         assert answers(llm, temperature=0) == before
+
+
+def test_two_threads_trace_an_op_to_the_same_function(monkeypatch):
+    """With one each, programs would differ from start to start, and miss the compilation cache."""
+
+    class Doubling:
+        def __init__(self):
+            self.traces = {}
+
+        @traced_once
+        def double(self, x):
+            return x + x
+
+    both, called = threading.Barrier(2), []
+
+    def jit(function):
+        both.wait(timeout=30)  # each has found no trace
+        return lambda arrays: called.append(function) or function(arrays)
+
+    monkeypatch.setattr("jax.jit", jit)
+    ops = Doubling()
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(ops.double, [np.ones(1), np.ones(1)])) == [2, 2]
+    assert len(called) == 2
+    assert len(set(called)) == 1
 
 
 def ask(llm, prompts, params):

@@ -37,7 +37,9 @@ def traced_once(method: Callable[..., Any]) -> Callable[..., Any]:
             def run(arrays: dict[str, Any]) -> Any:
                 return method(self, **arrays, **static)
 
-            traced = self.traces[key] = jax.jit(run)
+            # Of two threads the first decides: a program with both would be another one, which
+            # the compilation cache does not have.
+            traced = self.traces.setdefault(key, jax.jit(run))
         return traced(arrays)
 
     return call

@@ -56,6 +56,7 @@ def engine(tmp_path):
                 max_num_seqs=max_num_seqs,
                 max_num_batched_tokens=24,  # the longest prompt comes in two chunks
                 kv_cache_memory_bytes=1 << 22,
+                max_logprobs=100,
                 quiet=True,
                 options=options,
             )
@@ -70,9 +71,13 @@ def engine(tmp_path):
 def test_one_request_at_a_time_has_all_that_it_may_ask_for_compiled(engine):
     """Its decodes are in a program of one row, its prompts in one of two."""
     llm = engine("llama", "jax", **{**SMALL, "seq_buckets": [1, 4]}, max_num_seqs=1)
+    several = [{"logprobs": number} for number in (3, 40, 100)]
     with compilation_is_an_error():
-        for wanted in ({}, {"logprobs": 3}, {"temperature": 0}, {"logit_bias": {3: 1.0}}):
+        for wanted in ({}, {"temperature": 0}, {"logit_bias": {3: 1.0}}, *several):
             assert len(answers(llm, **wanted)) == len(PROMPTS)
+        params = SamplingParams(max_tokens=2, logprobs=40, temperature=0, ignore_eos=True)
+        [output] = ask(llm, PROMPTS[:1], params)
+    assert [len(row) for row in output.outputs[0].logprobs] == [40, 40]
 
 
 def answers(llm, **sampling):

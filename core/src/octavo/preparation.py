@@ -41,6 +41,7 @@ class Preparation:
         buckets: Buckets,
         plan: CachePlan,
         vocab_size: int,
+        max_logprobs: int,
     ) -> None:
         self._device_step = device_step
         self._compiled = compiled
@@ -48,14 +49,16 @@ class Preparation:
         self._buckets = buckets
         self._plan = plan
         self._vocab_size = vocab_size
+        self._max_logprobs = max_logprobs
         self._fills = Fills(transfers)
         self._logits: dict[tuple[tuple[int, ...], int], Array] = {}  # what stands for them
 
     @property
     def shapes(self) -> list[StepShape]:
         """Those that ``prepare_all`` is for."""
-        shapes = programs_of if self._compiled.can_prepare else shapes_of
-        return list(shapes(self._buckets, self._plan.limits))
+        if self._compiled.can_prepare:
+            return list(programs_of(self._buckets, self._plan.limits, self._max_logprobs))
+        return list(shapes_of(self._buckets, self._plan.limits))
 
     def rehearse(self, shape: StepShape) -> None:
         """Run a step of padding, and wait for it."""

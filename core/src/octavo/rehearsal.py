@@ -36,7 +36,7 @@ __all__ = [
 
 _DRAWN = SamplingParams(temperature=1.0, top_p=0.95, top_k=50, min_p=0.01)
 _GREEDY = SamplingParams(temperature=0.0)
-_WANTED = tuple(product((0, *SPARSE_SIZES), (False, True), (-1, 0)))
+_WANTED = tuple(product((0, *SPARSE_SIZES), (False, True)))
 
 
 @dataclass(frozen=True)
@@ -100,17 +100,20 @@ def shapes_of(buckets: Buckets, limits: CacheLimits) -> Iterator[StepShape]:
                 yield from _both(tuple(share + (index < rest) for index in range(num_seqs)), limits)
 
 
-def programs_of(buckets: Buckets, limits: CacheLimits) -> Iterator[StepShape]:
+def programs_of(buckets: Buckets, limits: CacheLimits, max_logprobs: int) -> Iterator[StepShape]:
     """As ``shapes_of``, and for each number of rows what sampling may be asked for besides.
 
-    A step that a row needs an adjustment in has no shape of its own but for what is sampled.
+    Of log-probabilities that is none, the token's alone, and as many as there may be: a backend
+    gives more than were asked for where that saves a program. A step that a row needs an adjustment
+    in has no shape of its own but for what is sampled.
     """
     shapes = list(shapes_of(buckets, limits))
+    nums_logprobs = sorted({-1, 0, max_logprobs})
     yield from (shape for shape in shapes if not shape.is_drawn)
     yield from (shape for shape in shapes if shape.is_drawn)
     for shape in {_rows_of(shape, buckets): shape for shape in shapes}.values():
-        for is_drawn, wanted in product((False, True), _WANTED):
-            yield StepShape(shape.query_lens, shape.table_len, is_drawn, *wanted)
+        for is_drawn, wanted, num_logprobs in product((False, True), _WANTED, nums_logprobs):
+            yield StepShape(shape.query_lens, shape.table_len, is_drawn, *wanted, num_logprobs)
 
 
 def _rows_of(shape: StepShape, buckets: Buckets) -> tuple[int, bool]:

@@ -105,7 +105,13 @@ class Runner:
             self._buckets.most_rows,
         )
         self.preparation = Preparation(
-            self._device_step, self._step, self._transfers, self._buckets, plan, model.vocab_size
+            self._device_step,
+            self._step,
+            self._transfers,
+            self._buckets,
+            plan,
+            model.vocab_size,
+            max_logprobs,
         )
         self.is_asynchronous = backend.caps.asynchronous
         """Whether a step may be launched before the one before it has been waited for."""

@@ -61,6 +61,7 @@ class Program:
         self._device = device
         self._weights: tuple[Any, Packing, Packed] | None = None
         self._sampling: tuple[SamplingBatch | None, Packing, Packed] | None = None
+        self._num_logprobs = {_FEW_LOGPROBS}  # that there are programs with
         self._lock = threading.Lock()
         self._compiled: dict[_Inputs, Future[Any]] = {}
 
@@ -106,7 +107,8 @@ class Program:
         packing, packed = pack_inputs(kept)
         known = self._sampling
         if known is None or known[0] is not sampling:
-            known = (sampling, *pack_inputs(None if sampling is None else _with_more(sampling)))
+            more = None if sampling is None else _with_more(sampling, self._num_logprobs)
+            known = (sampling, *pack_inputs(more))
             self._sampling = known
         return _Inputs(packing, known[1], place), (packed, known[2])
 
@@ -162,19 +164,17 @@ def _without_tables(batch: StepBatch) -> StepBatch:
     return dataclasses.replace(batch, groups=())
 
 
-def _with_more(sampling: SamplingBatch) -> SamplingBatch:
+def _with_more(sampling: SamplingBatch, sizes: set[int]) -> SamplingBatch:
     """For few programs: ``octavo_tpu.sampling`` looks at the rows themselves.
 
-    Of log-probabilities there may be more than were asked for, and where logits are adjusted there
-    always are some: they cost less than another program.
+    Of log-probabilities there may be more than were asked for, as many as one of ``sizes``, which
+    grows; and where logits are adjusted there always are some: they cost less than a program.
     """
-    num_logprobs = _rounded(max(sampling.num_logprobs, -1 if sampling.plain else 0))
+    num_logprobs = max(sampling.num_logprobs, -1 if sampling.plain else 0)
+    if num_logprobs >= 0:
+        enough = [size for size in tuple(sizes) if size >= num_logprobs]
+        num_logprobs = min(enough, default=1 << max(num_logprobs - 1, 0).bit_length())
+        sizes.add(num_logprobs)
     return dataclasses.replace(
         sampling, all_greedy=False, truncated=True, num_logprobs=num_logprobs
     )
-
-
-def _rounded(num_logprobs: int) -> int:
-    if num_logprobs <= _FEW_LOGPROBS:
-        return min(num_logprobs, 0) or _FEW_LOGPROBS
-    return int(1 << (num_logprobs - 1).bit_length())

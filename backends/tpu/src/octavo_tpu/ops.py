@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from octavo.api import AttentionParams, LinearWeight, PortableOps, SampleResult, SamplingBatch
 from octavo_tpu import xla_attention
 from octavo_tpu.caches import XlaCache
-from octavo_tpu.cpu_products import TurnedLinear, dot, product_of
+from octavo_tpu.cpu_products import TurnedLinear, dot, product_of, turned_product
 from octavo_tpu.sampling import sample, with_logprobs
 from octavo_tpu.traced_once import traced_once
 
@@ -45,7 +45,7 @@ class JaxOps(PortableOps):
     def linear(self, x: Array, weight: LinearWeight) -> Array:
         """``x @ weight.T + bias``, summed in float32 without a float32 copy of the weight."""
         if isinstance(weight, TurnedLinear):
-            product = jnp.matmul(x, weight.weight, preferred_element_type=jnp.float32)
+            product = turned_product(x, weight.weight)
         else:
             product = (product_of if self._is_cpu else dot)(x, weight.weight)
         if weight.bias is not None:

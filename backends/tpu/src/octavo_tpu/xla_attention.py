@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["paged_attention", "write_kv"]
 
 _PIECE_KEYS = 128
+_DECODE_PIECE_KEYS = 64
 _MASKED_SCORE = -1e30  # finite, so that a row with no key at all gives no NaN
 
 
@@ -75,7 +76,8 @@ def paged_attention(
     positions = jnp.repeat(plan.tile_positions, group, axis=1)  # [tiles, rows]
     lengths = jnp.take(plan.seq_lens, plan.tile_seqs, axis=0)
     tables = jnp.take(plan.block_table, plan.tile_seqs, axis=0)
-    piece_blocks = min(max(1, _PIECE_KEYS // block_size), tables.shape[1])
+    piece_keys = _PIECE_KEYS if tile > 1 else _DECODE_PIECE_KEYS
+    piece_blocks = min(max(1, piece_keys // block_size), tables.shape[1])
     piece = piece_blocks * block_size
     turns = (0, -(-tables.shape[1] // piece_blocks))
     if ends_early:

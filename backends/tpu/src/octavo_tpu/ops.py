@@ -77,5 +77,11 @@ class JaxOps(PortableOps):
     ) -> Array:
         """Attention of each token over its sequence's cached keys."""
         return xla_attention.paged_attention(
-            q, cache, plan, params, sinks, ends_early=not self._is_static
+            q,
+            cache,
+            plan,
+            params,
+            sinks,
+            ends_early=not self._is_static,
+            short_decodes=self._is_cpu,
         )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["paged_attention", "write_kv"]
 
 _PIECE_KEYS = 128
-_DECODE_PIECE_KEYS = 64
+_SHORT_PIECE_KEYS = 64  # of eight sequences: what a core's second cache holds
 _MASKED_SCORE = -1e30  # finite, so that a row with no key at all gives no NaN
 
 
@@ -60,10 +60,12 @@ def paged_attention(
     sinks: Float[jax.Array, "heads"] | None,
     *,
     ends_early: bool = True,
+    short_decodes: bool = False,
 ) -> Float[jax.Array, "tokens heads head_dim"]:
     """Attention of each token over the cached keys of its sequence; zeros for padding.
 
-    Without ``ends_early`` the loop has as many turns in every step.
+    Without ``ends_early`` the loop has as many turns in every step; with ``short_decodes`` its
+    pieces are shorter where each tile is of one query.
     """
     heads, head_dim = q.shape[1:]
     block_size, kv_heads = cache.kv.shape[1], cache.kv.shape[2] // 2
@@ -76,7 +78,7 @@ def paged_attention(
     positions = jnp.repeat(plan.tile_positions, group, axis=1)  # [tiles, rows]
     lengths = jnp.take(plan.seq_lens, plan.tile_seqs, axis=0)
     tables = jnp.take(plan.block_table, plan.tile_seqs, axis=0)
-    piece_keys = _PIECE_KEYS if tile > 1 else _DECODE_PIECE_KEYS
+    piece_keys = _SHORT_PIECE_KEYS if short_decodes and tile == 1 else _PIECE_KEYS
     piece_blocks = min(max(1, piece_keys // block_size), tables.shape[1])
     piece = piece_blocks * block_size
     turns = (0, -(-tables.shape[1] // piece_blocks))

@@ -75,7 +75,7 @@ class FakeClient(EngineClient):
         return self.shown.stats
 
     async def submit(self, request_id, prompt, params, *, priority=0, cache_salt=None):
-        raise NotImplementedError
+        raise NotImplementedError("these tests ask it nothing")
 
     async def snapshot(self):
         self.calls.append("snapshot")

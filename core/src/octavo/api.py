@@ -158,7 +158,6 @@ _LAZY_NAMES = {
         "Backend",
         "BulkTransfers",
         "CacheMeter",
-        "CacheMeter",
         "Capabilities",
         "MemoryInfo",
         "MemoryMeter",

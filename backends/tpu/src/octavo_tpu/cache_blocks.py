@@ -17,10 +17,12 @@ Cache = TypeVar("Cache")
 """A tree of arrays whose first axis are blocks."""
 
 
-def zeros_on_host(make: Callable[..., Cache], *arguments: Any) -> Cache:
-    """What ``make(*arguments)`` makes on a device, of NumPy's arrays."""
+def zeros_on_host(
+    make: Callable[..., Cache], *arguments: Any, devices: tuple[int, ...] = ()
+) -> Cache:
+    """What ``make(*arguments)`` makes on a device, of NumPy's arrays; ``devices`` come before."""
     shapes = jax.eval_shape(functools.partial(make, *arguments))
-    zeros: Cache = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    zeros: Cache = jax.tree.map(lambda leaf: np.zeros((*devices, *leaf.shape), leaf.dtype), shapes)
     return zeros
 
 

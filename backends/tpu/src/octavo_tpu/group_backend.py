@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from octavo.api import PortableLinear
 from octavo_tpu.backend import JaxBackend, memory_of
-from octavo_tpu.cache_blocks import padded
+from octavo_tpu.cache_blocks import padded, zeros_on_host
 from octavo_tpu.caches import XlaCache, make_xla_cache
 from octavo_tpu.group import DeviceGroup
 from octavo_tpu.kernels.layout import RowCache, make_cache
@@ -100,9 +99,8 @@ class GroupBackend(JaxBackend):
         make = make_cache if self.keeps_rows else make_xla_cache
         if not on_host:
             return self.group.make(make, spec, num_blocks, block_size)
-        shapes = jax.eval_shape(functools.partial(make, spec, num_blocks, block_size))
-        devices = len(self.group.devices)
-        return jax.tree.map(lambda leaf: np.zeros((devices, *leaf.shape), leaf.dtype), shapes)
+        devices = (len(self.group.devices),)
+        return zeros_on_host(make, spec, num_blocks, block_size, devices=devices)
 
     def copy_blocks(self, src: Any, dst: Any, pairs: NDArray[np.int32]) -> Any:
         """On each device for itself; by way of the host where one of the caches is there."""
